@@ -1,0 +1,85 @@
+# Pinnace. `make help` lists what there is; each target installs and builds what it needs.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+UP_FLAGS ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/pinnace-dev/pinnace/internal/version.Version=$(VERSION)
+ASSETS := $(CURDIR)/bin/assets
+LINT := bin/tools/golangci-lint
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+
+export KUBEBUILDER_ASSETS ?= $(ASSETS)
+
+##@ Run
+
+.PHONY: up
+up: assets build images ## Run Pinnace with the sample until Ctrl-C; UP_FLAGS="--data-dir D --nodes 2" is passed on.
+	@hack/up.sh $(UP_FLAGS)
+
+##@ Build
+
+.PHONY: build
+build: ## Build bin/pinnace.
+	$(GO_BUILD) -o bin/pinnace ./cmd/pinnace
+	@ln -sf pinnace bin/kubectl-pinnace
+
+.PHONY: assets
+assets: ## Build etcd, kube-apiserver, containerd, runc, … from source into bin/assets (first time: about 8 minutes).
+	@go -C hack/assets run . all
+
+.PHONY: peers
+peers: ## Build what comparisons with upstream need: kube-scheduler, kubelet, kube-proxy, kwok.
+	@go -C hack/assets run . peers
+
+.PHONY: images
+images: ## Build the sample's image into bin/images.
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/images/hello ./config/samples/hello/server
+	go run ./hack/image -binary bin/images/hello -tag pinnace.dev/hello:v1 -o bin/images/hello.tar
+
+##@ Develop
+
+.PHONY: generate
+generate: ## Regenerate deepcopy code, CRDs and roles from the types and markers.
+	go tool controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/...
+	go run ./hack/schema
+
+.PHONY: lint
+lint: $(LINT) ## Run the linters, the floors of the house among them.
+	$(LINT) run ./...
+
+.PHONY: tidy
+tidy: ## Tidy go.mod.
+	go mod tidy
+
+$(LINT): hack/tools/go.mod
+	go -C hack/tools build -o ../../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+##@ Test
+
+.PHONY: test
+test: ## Everything that CI runs: fresh files, lint, unit, schema oracle, envtest, end to end.
+	@hack/test.sh
+
+.PHONY: unit
+unit: ## The tests that need nothing but Go.
+	go test -short ./...
+
+.PHONY: oracle-schema
+oracle-schema: assets ## Compare our schemas with upstream's kinds on the same API server.
+	go test -count=1 -run TestSchemaOracle -v ./test/conformance/schema
+
+.PHONY: e2e
+e2e: assets build images ## The sample on real containers: start, answer, kill -9 of every process, restart.
+	go test -count=1 -timeout 20m -v ./test/e2e
+
+.PHONY: bench
+bench: assets build images ## Measure start, memory, idle CPU and time to ready; a table, and bin/bench.json.
+	go run ./test/bench -o bin/bench.json
+
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*##/ {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,3 @@
+module github.com/pinnace-dev/pinnace/hack/assets
+
+go 1.26.0

@@ -1,0 +1,168 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/tools/go/packages"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"sigs.k8s.io/controller-tools/pkg/crd"
+	crdmarkers "sigs.k8s.io/controller-tools/pkg/crd/markers"
+	"sigs.k8s.io/controller-tools/pkg/loader"
+	"sigs.k8s.io/controller-tools/pkg/markers"
+	"sigs.k8s.io/yaml"
+)
+
+// partOf is the label by which the installer and the deletion policy know Pinnace's CRDs.
+const (
+	partOfLabel = "app.kubernetes.io/part-of"
+	partOf      = "pinnace"
+)
+
+// generate returns the CRDs of every kind under the given package patterns as YAML, by file name.
+func generate(overlays []*Overlay, patterns ...string) (map[string][]byte, error) {
+	parser, roots, err := parse(patterns)
+	if err != nil {
+		return nil, err
+	}
+	kinds := crd.FindKubeKinds(parser, crd.FindMetav1(roots))
+	if err := needTypes(parser, roots, kindNames(kinds)); err != nil {
+		return nil, err
+	}
+	for _, overlay := range overlays {
+		if err := overlay.applyTypes(parser); err != nil {
+			return nil, fmt.Errorf("%s: %w", overlay.file, err)
+		}
+	}
+	patches, err := kindPatches(overlays)
+	if err != nil {
+		return nil, err
+	}
+	files := make(map[string][]byte, len(kinds))
+	for _, groupKind := range kinds {
+		parser.NeedCRDFor(groupKind, nil)
+		definition := parser.CustomResourceDefinitions[groupKind]
+		crd.FixTopLevelMetadata(definition)
+		if err := finish(&definition, patches[groupKind.Kind]); err != nil {
+			return nil, fmt.Errorf("%s: %w", groupKind.Kind, err)
+		}
+		delete(patches, groupKind.Kind)
+		raw, err := encode(&definition)
+		if err != nil {
+			return nil, err
+		}
+		files[definition.Spec.Group+"_"+definition.Spec.Names.Plural+".yaml"] = raw
+	}
+	for kind := range patches {
+		return nil, fmt.Errorf("the overlay patches kind %s, which there is not", kind)
+	}
+	// The loader checks types only as far as the schemas need them, so type errors in its half-read packages are normal.
+	if loader.PrintErrors(roots, packages.TypeError) {
+		return nil, fmt.Errorf("the API types have the errors above")
+	}
+	return files, nil
+}
+
+// parse loads the packages with controller-gen's own parser and markers.
+func parse(patterns []string) (*crd.Parser, []*loader.Package, error) {
+	roots, err := loader.LoadRoots(patterns...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("loading the API packages: %w", err)
+	}
+	registry := &markers.Registry{}
+	if err := crdmarkers.Register(registry); err != nil {
+		return nil, nil, fmt.Errorf("registering the markers: %w", err)
+	}
+	parser := &crd.Parser{
+		Collector:                  &markers.Collector{Registry: registry},
+		Checker:                    &loader.TypeChecker{NodeFilters: []loader.NodeFilter{crd.Generator{}.CheckFilter()}},
+		AllowDangerousTypes:        true,
+		GenerateEmbeddedObjectMeta: true,
+	}
+	crd.AddKnownTypes(parser)
+	for _, root := range roots {
+		parser.NeedPackage(root)
+	}
+	return parser, roots, nil
+}
+
+// finish lays a kind's own patches, its columns and Pinnace's labels over its CRD.
+func finish(definition *apiextensionsv1.CustomResourceDefinition, kind *Kind) error {
+	definition.Labels = map[string]string{partOfLabel: partOf}
+	version := &definition.Spec.Versions[0]
+	root := version.Schema.OpenAPIV3Schema
+	if kind == nil {
+		return fmt.Errorf("no overlay file says which columns it has")
+	}
+	if kind.DescLen != nil {
+		crd.TruncateDescription(root, *kind.DescLen)
+	}
+	for _, path := range kind.Strip {
+		err := edit(root, path, func(node *apiextensionsv1.JSONSchemaProps) error {
+			crd.TruncateDescription(node, 0)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("strip %s: %w", path, err)
+		}
+	}
+	for _, path := range sortedKeys(kind.At) {
+		err := edit(root, path, func(node *apiextensionsv1.JSONSchemaProps) error {
+			return kind.At[path].apply(node, path)
+		})
+		if err != nil {
+			return fmt.Errorf("at %s: %w", path, err)
+		}
+	}
+	for _, name := range []string{"apiVersion", "kind"} {
+		property := root.Properties[name]
+		property.Description = ""
+		root.Properties[name] = property
+	}
+	if status, there := root.Properties["status"]; there {
+		// The default {observedGeneration: -1} must be a valid status, and a controller fills in what it knows.
+		status.Required = nil
+		root.Properties["status"] = status
+	}
+	version.AdditionalPrinterColumns = nil
+	for _, column := range kind.Columns {
+		version.AdditionalPrinterColumns = append(version.AdditionalPrinterColumns, column.definition())
+	}
+	return nil
+}
+
+func (c Column) definition() apiextensionsv1.CustomResourceColumnDefinition {
+	definition := apiextensionsv1.CustomResourceColumnDefinition{Name: c.Name, Type: c.Type, JSONPath: c.Path}
+	if definition.Type == "" {
+		definition.Type = "string"
+	}
+	if !strings.HasPrefix(definition.JSONPath, ".") {
+		definition.JSONPath = ".status.columns." + definition.JSONPath
+	}
+	if c.Wide {
+		definition.Priority = 1
+	}
+	return definition
+}
+
+// encode writes a CRD as YAML without the fields that only a server fills in.
+func encode(definition *apiextensionsv1.CustomResourceDefinition) ([]byte, error) {
+	raw, err := yaml.Marshal(definition)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s: %w", definition.Name, err)
+	}
+	var object map[string]any
+	if err := yaml.Unmarshal(raw, &object); err != nil {
+		return nil, fmt.Errorf("encoding %s: %w", definition.Name, err)
+	}
+	delete(object, "status")
+	delete(object["metadata"].(map[string]any), "creationTimestamp")
+	raw, err = yaml.Marshal(object)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s: %w", definition.Name, err)
+	}
+	return append([]byte("# Code generated by hack/schema. DO NOT EDIT.\n"), raw...), nil
+}
