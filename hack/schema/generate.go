@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -42,6 +43,7 @@ func generate(overlays []*Overlay, patterns ...string) (map[string][]byte, error
 		return nil, err
 	}
 	files := make(map[string][]byte, len(kinds))
+	var failures []error
 	for _, groupKind := range kinds {
 		parser.NeedCRDFor(groupKind, nil)
 		definition := parser.CustomResourceDefinitions[groupKind]
@@ -50,11 +52,17 @@ func generate(overlays []*Overlay, patterns ...string) (map[string][]byte, error
 			return nil, fmt.Errorf("%s: %w", groupKind.Kind, err)
 		}
 		delete(patches, groupKind.Kind)
+		if err := validate(&definition); err != nil {
+			failures = append(failures, fmt.Errorf("%s: %w", groupKind.Kind, err))
+		}
 		raw, err := encode(&definition)
 		if err != nil {
 			return nil, err
 		}
 		files[definition.Spec.Group+"_"+definition.Spec.Names.Plural+".yaml"] = raw
+	}
+	if len(failures) > 0 {
+		return nil, errors.Join(failures...)
 	}
 	for kind := range patches {
 		return nil, fmt.Errorf("the overlay patches kind %s, which there is not", kind)
@@ -123,8 +131,7 @@ func finish(definition *apiextensionsv1.CustomResourceDefinition, kind *Kind) er
 		root.Properties[name] = property
 	}
 	if status, there := root.Properties["status"]; there {
-		// The default {observedGeneration: -1} must be a valid status, and a controller fills in what it knows.
-		status.Required = nil
+		relax(&status)
 		root.Properties["status"] = status
 	}
 	version.AdditionalPrinterColumns = nil
@@ -132,6 +139,22 @@ func finish(definition *apiextensionsv1.CustomResourceDefinition, kind *Kind) er
 		version.AdditionalPrinterColumns = append(version.AdditionalPrinterColumns, column.definition())
 	}
 	return nil
+}
+
+// relax makes the default {observedGeneration: -1} a valid status, and takes the rules of types that occur in specs too
+// out of it: only controllers write a status, and often.
+func relax(status *apiextensionsv1.JSONSchemaProps) {
+	status.Required = nil
+	crd.EditSchema(status, ruleDropper{})
+}
+
+type ruleDropper struct{}
+
+func (d ruleDropper) Visit(node *apiextensionsv1.JSONSchemaProps) crd.SchemaVisitor {
+	if node != nil {
+		node.XValidations = nil
+	}
+	return d
 }
 
 func (c Column) definition() apiextensionsv1.CustomResourceColumnDefinition {

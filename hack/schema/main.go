@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -13,34 +14,42 @@ import (
 	"strings"
 )
 
+var (
+	overlayDir = flag.String("overlay", "hack/schema/overlay", "the folder of the overlay")
+	crdDir     = flag.String("crds", "config/crd/bases", "the folder that the CRDs are written to")
+	rolesDir   = flag.String("roles", "config/rbac", "the folder that the generated roles are written to")
+)
+
 func main() {
-	overlayDir := flag.String("overlay", "hack/schema/overlay", "the folder of the overlay files, one a group")
-	out := flag.String("out", "config/crd/bases", "the folder that the CRDs are written to")
 	check := flag.Bool("check", false, "write nothing and fail when a file isn't what would be written")
 	flag.Parse()
-	if err := run(*overlayDir, *out, *check); err != nil {
+	if err := run(*check); err != nil {
 		fmt.Fprintln(os.Stderr, "schema:", err)
 		os.Exit(1)
 	}
 }
 
-func run(overlayDir, out string, check bool) error {
-	overlays, err := loadOverlays(overlayDir)
+func run(check bool) error {
+	overlays, err := loadOverlays(*overlayDir)
 	if err != nil {
 		return err
 	}
-	files, err := generate(overlays, "./api/...")
+	crds, err := generate(overlays, "./api/...")
+	if err != nil {
+		return err
+	}
+	roles, err := generateRoles("./controllers/...", "./internal/setup/...")
 	if err != nil {
 		return err
 	}
 	if check {
-		return compare(files, out)
+		return errors.Join(compare(crds, *crdDir, "*.yaml"), compare(roles, *rolesDir, "*_role.yaml"))
 	}
-	return write(files, out)
+	return errors.Join(write(crds, *crdDir, "*.yaml"), write(roles, *rolesDir, "*_role.yaml"))
 }
 
-// write makes the folder hold exactly the given files.
-func write(files map[string][]byte, dir string) error {
+// write makes the given files the only ones of the folder that match the pattern.
+func write(files map[string][]byte, dir, pattern string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("making the output folder: %w", err)
 	}
@@ -50,10 +59,10 @@ func write(files map[string][]byte, dir string) error {
 			continue
 		}
 		if err := os.WriteFile(path, content, 0o644); err != nil {
-			return fmt.Errorf("writing a CRD: %w", err)
+			return fmt.Errorf("writing a generated file: %w", err)
 		}
 	}
-	existing, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	existing, err := filepath.Glob(filepath.Join(dir, pattern))
 	if err != nil {
 		return fmt.Errorf("listing the output folder: %w", err)
 	}
@@ -62,14 +71,14 @@ func write(files map[string][]byte, dir string) error {
 			continue
 		}
 		if err := os.Remove(path); err != nil {
-			return fmt.Errorf("removing a CRD that is no more: %w", err)
+			return fmt.Errorf("removing a file that is no more: %w", err)
 		}
 	}
 	return nil
 }
 
 // compare names every file that is missing, superfluous or different.
-func compare(files map[string][]byte, dir string) error {
+func compare(files map[string][]byte, dir, pattern string) error {
 	var stale []string
 	for name, content := range files {
 		old, err := os.ReadFile(filepath.Join(dir, name))
@@ -77,7 +86,7 @@ func compare(files map[string][]byte, dir string) error {
 			stale = append(stale, name)
 		}
 	}
-	existing, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	existing, err := filepath.Glob(filepath.Join(dir, pattern))
 	if err != nil {
 		return fmt.Errorf("listing the output folder: %w", err)
 	}

@@ -293,10 +293,19 @@ func (cp *ControlPlane) onProcess(e supervise.Event) {
 		default: // the first failure is the one to tell
 		}
 	}
+	if e.State == supervise.Running && cp.options.ReturnStartupPages {
+		// Where the kernel won't, nothing is lost. A process that has ended by
+		// then is not found.
+		time.AfterFunc(startupPagesAfter, func() { _ = supervise.ReturnFilePages(e.PID) })
+	}
 	if cp.options.OnProcess != nil {
 		cp.options.OnProcess(e)
 	}
 }
+
+// startupPagesAfter leaves time for what follows a start: CRDs are installed,
+// caches are filled.
+const startupPagesAfter = 15 * time.Second
 
 // renewCertificates looks at the certificates now and then until Stop.
 func (cp *ControlPlane) renewCertificates() {

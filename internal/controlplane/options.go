@@ -96,6 +96,11 @@ type Options struct {
 	// Tuning sets the memory of each process.
 	Tuning Tuning
 
+	// ReturnStartupPages gives back, some seconds after each start of a process,
+	// the memory of those pages of its program that only the start needed
+	// (supervise.ReturnFilePages). docs/adr/0011 tells what the saving is worth.
+	ReturnStartupPages bool
+
 	// Progress is told of the steps of Start and Stop.
 	Progress Progress
 	// OnProcess is told when a process starts, dies, is restarted or given up.

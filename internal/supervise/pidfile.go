@@ -84,15 +84,24 @@ func WritePIDFile(path string, pid int) error {
 	return nil
 }
 
+// state is the process' letter in /proc/PID/stat, or 0 when it is gone.
+func (id Identity) state() byte {
+	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(id.PID), "stat"))
+	if err != nil {
+		return 0
+	}
+	now, state, err := parseStat(line)
+	if err != nil || now != id {
+		return 0
+	}
+	return state
+}
+
 // Alive tells whether the process still runs. A process that ended but was
 // not waited for by its parent (a zombie) does not.
 func (id Identity) Alive() bool {
-	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(id.PID), "stat"))
-	if err != nil {
-		return false
-	}
-	now, state, err := parseStat(line)
-	return err == nil && now == id && state != 'Z' && state != 'X'
+	state := id.state()
+	return state != 0 && state != 'Z' && state != 'X'
 }
 
 // CommandLine returns the arguments with which the process was started.
@@ -110,7 +119,7 @@ func (id Identity) CommandLine() ([]string, error) {
 func (id Identity) Done() <-chan struct{} {
 	done := make(chan struct{})
 	fd, err := unix.PidfdOpen(id.PID, 0)
-	if err == nil && !id.Alive() { // the pidfd may be another process'
+	if err == nil && id.state() == 0 { // the pidfd may be another process'
 		_ = unix.Close(fd)
 		close(done)
 		return done
@@ -136,8 +145,12 @@ func (id Identity) Done() <-chan struct{} {
 // End stops the process with SIGTERM, and with SIGKILL when the grace is over
 // or the context ends. It returns when the process is gone.
 func (id Identity) End(ctx context.Context, grace time.Duration) error {
-	if !id.Alive() {
-		return nil
+	return id.end(ctx, grace, !id.Alive())
+}
+
+func (id Identity) end(ctx context.Context, grace time.Duration, ending bool) error {
+	if ending {
+		return id.settle()
 	}
 	done := id.Done()
 	if err := syscall.Kill(id.PID, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -151,14 +164,17 @@ func (id Identity) End(ctx context.Context, grace time.Duration) error {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	if !id.Alive() {
-		return nil
-	}
 	if err := syscall.Kill(id.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("killing process %d: %w", id.PID, err)
 	}
+	return id.settle()
+}
+
+// settle waits until a process that was killed has let go of its ports and
+// locks. While its threads end one by one it looks like a zombie already.
+func (id Identity) settle() error {
 	select {
-	case <-done:
+	case <-id.Done():
 		return nil
 	case <-time.After(10 * time.Second):
 		return fmt.Errorf("process %d is still there 10 s after it was killed; it may hang in the kernel: look at /proc/%d/stack", id.PID, id.PID)
@@ -175,13 +191,18 @@ func EndLeftover(ctx context.Context, pidFile string, ours func(commandLine []st
 		return 0, nil
 	}
 	ended := 0
-	if err == nil && id.Alive() {
-		line, err := id.CommandLine()
-		if err == nil && ours(line) {
-			if err := id.End(ctx, grace); err != nil {
+	if err == nil && id.state() != 0 {
+		line, lineErr := id.CommandLine()
+		// A process that is just ending has lost its memory, and so its command
+		// line, before it lets go of its ports.
+		ending := !id.Alive() || lineErr == nil && line[0] == ""
+		if ending || lineErr == nil && ours(line) {
+			if err := id.end(ctx, grace, ending); err != nil {
 				return 0, fmt.Errorf("ending the leftover of an earlier run: %w", err)
 			}
-			ended = id.PID
+			if !ending {
+				ended = id.PID
+			}
 		}
 	}
 	if err := os.Remove(pidFile); err != nil && !errors.Is(err, os.ErrNotExist) {

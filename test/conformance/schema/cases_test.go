@@ -29,8 +29,9 @@ type testCase struct {
 	name string
 	// object is what is created; in an update case, what exists before.
 	object manifest
-	// changed is what an update case turns the object into; nil in a create case.
-	changed manifest
+	// change is what an update case does to the object as it is read back from
+	// the server; nil in a create case.
+	change edits
 	// before are objects that must exist first, such as a claim's StorageClass.
 	before []manifest
 	// want is upstream's verdict as the case's author stated it; empty if not stated.
@@ -110,13 +111,17 @@ func madeCases(groups map[string][]group) ([]testCase, error) {
 				update bool
 			}{{g.Accept, accepted, false}, {g.Reject, refused, false}, {g.UpdateAccept, accepted, true}, {g.UpdateReject, refused, true}} {
 				for _, name := range sortedKeys(set.cases) {
-					edited, err := set.cases[name].apply(g.Base)
+					change := set.cases[name]
+					edited, err := change.apply(g.Base)
 					if err != nil {
 						return nil, fmt.Errorf("%s/%s: %w", file, name, err)
 					}
 					one := testCase{name: file + "/" + name, object: edited, before: g.Before, want: set.want}
 					if set.update {
-						one.object, one.changed = g.Base.copy(), edited
+						one.object, one.change = g.Base.copy(), change
+						if change == nil {
+							one.change = edits{}
+						}
 					}
 					if err := add(one); err != nil {
 						return nil, err

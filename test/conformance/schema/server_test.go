@@ -61,15 +61,22 @@ func startServer(ctx context.Context, t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": namespace}}}
-	if _, err := client.Resource(namespacesResource).Create(ctx, made, metav1.CreateOptions{}); err != nil {
-		t.Fatalf("making the namespace: %v", err)
+	s := &server{client: client}
+	if err := s.makeNamespace(ctx, namespace); err != nil {
+		t.Fatal(err)
 	}
-	return &server{client: client}
+	return s
 }
 
-// ask puts one case to both kinds. number makes the names of objects that are
-// really created unique.
+func (s *server) makeNamespace(ctx context.Context, name string) error {
+	made := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}}}
+	if _, err := s.client.Resource(namespacesResource).Create(ctx, made, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("making the namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// ask puts one case to both kinds. number tells the case from the others.
 func (s *server) ask(ctx context.Context, one testCase, number int) outcome {
 	o := outcome{one: one}
 	native, pinnace, ok := resources(one.object.gvk())
@@ -77,9 +84,19 @@ func (s *server) ask(ctx context.Context, one testCase, number int) outcome {
 		o.fault = fmt.Sprintf("Pinnace has no kind for %s", one.object.gvk())
 		return o
 	}
-	var err error
-	if o.native, err = s.answer(ctx, native, one, number, func(m manifest) manifest { return m }); err == nil && os.Getenv("NATIVE_ONLY") == "" {
-		o.ours, err = s.answer(ctx, pinnace, one, number, manifest.pinnace)
+	// What an update case really creates, such as a LimitRange, must not act on
+	// the other cases, so it gets a namespace of its own.
+	in, err := namespace, error(nil)
+	if one.change != nil {
+		in = fmt.Sprintf("%s-%d", namespace, number)
+		err = s.makeNamespace(ctx, in)
+	}
+	if err != nil {
+		o.fault = err.Error()
+		return o
+	}
+	if o.native, err = s.answer(ctx, native, in, one, func(m manifest) manifest { return m }); err == nil && os.Getenv("NATIVE_ONLY") == "" {
+		o.ours, err = s.answer(ctx, pinnace, in, one, manifest.pinnace)
 	}
 	if err != nil {
 		o.fault = err.Error()
@@ -88,61 +105,64 @@ func (s *server) ask(ctx context.Context, one testCase, number int) outcome {
 }
 
 // answer puts one case to one kind. An error says that the case couldn't be put.
-func (s *server) answer(ctx context.Context, resource schema.GroupVersionResource, one testCase, number int, translate func(manifest) manifest) (answer, error) {
+func (s *server) answer(ctx context.Context, resource schema.GroupVersionResource, in string, one testCase, translate func(manifest) manifest) (answer, error) {
 	dryRun := []string{metav1.DryRunAll}
 	for _, object := range one.before {
 		native, pinnace, _ := resources(object.gvk())
 		to := native
-		if resource.Group != "" && translate(object).gvk() != object.gvk() {
+		if translate(object).gvk() != object.gvk() {
 			to = pinnace
 		}
-		if _, err := s.create(ctx, to, translate(object), nil); err != nil && !apierrors.IsAlreadyExists(err) {
+		if _, err := s.create(ctx, to, in, translate(object), nil); err != nil && !apierrors.IsAlreadyExists(err) {
 			return answer{}, fmt.Errorf("creating what must exist before: %w", err)
 		}
 	}
-	if one.changed == nil {
-		return answered(s.create(ctx, resource, translate(one.object), dryRun))
+	if one.change == nil {
+		return answered(s.create(ctx, resource, in, translate(one.object), dryRun))
 	}
-	object, changed := renamed(one.object, number), renamed(one.changed, number)
-	existing, err := s.create(ctx, resource, translate(object), nil)
+	existing, err := s.create(ctx, resource, in, renamed(translate(one.object), in), nil)
 	if err != nil {
 		return answer{}, fmt.Errorf("creating the %s that the update starts from: %w", resource.GroupResource(), err)
 	}
-	if status, ok := object["status"]; ok {
+	into := s.into(resource, in, existing)
+	if status, ok := one.object["status"]; ok {
 		existing.Object["status"] = status
-		if existing, err = s.into(resource, existing).UpdateStatus(ctx, existing, metav1.UpdateOptions{}); err != nil {
+		if existing, err = into.UpdateStatus(ctx, existing, metav1.UpdateOptions{}); err != nil {
 			return answer{}, fmt.Errorf("writing the status of the %s that the update starts from: %w", resource.GroupResource(), err)
 		}
 	}
+	changed, err := one.change.apply(manifest(existing.Object).upstream())
+	if err != nil {
+		return answer{}, err
+	}
 	update := &unstructured.Unstructured{Object: translate(changed)}
-	delete(update.Object, "status")
-	update.SetResourceVersion(existing.GetResourceVersion())
-	return answered(s.into(resource, update).Update(ctx, update, metav1.UpdateOptions{DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict}))
+	return answered(into.Update(ctx, update, metav1.UpdateOptions{DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict}))
 }
 
-func (s *server) create(ctx context.Context, resource schema.GroupVersionResource, object manifest, dryRun []string) (*unstructured.Unstructured, error) {
+func (s *server) create(ctx context.Context, resource schema.GroupVersionResource, in string, object manifest, dryRun []string) (*unstructured.Unstructured, error) {
 	created := &unstructured.Unstructured{Object: object.copy()}
-	return s.into(resource, created).Create(ctx, created, metav1.CreateOptions{DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict})
+	return s.into(resource, in, created).Create(ctx, created, metav1.CreateOptions{DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict})
 }
 
-// into is the client for an object, which is moved into the oracle's namespace:
+// into is the client for an object, which is moved into the given namespace:
 // the corpus writes namespaces that don't exist here.
-func (s *server) into(resource schema.GroupVersionResource, object *unstructured.Unstructured) dynamic.ResourceInterface {
+func (s *server) into(resource schema.GroupVersionResource, in string, object *unstructured.Unstructured) dynamic.ResourceInterface {
 	if clusterScoped[resource.Resource] {
 		return s.client.Resource(resource)
 	}
 	if metadata, ok := object.Object["metadata"].(map[string]any); ok && metadata["namespace"] != nil {
-		object.SetNamespace(namespace)
+		object.SetNamespace(in)
 	}
-	return s.client.Resource(resource).Namespace(namespace)
+	return s.client.Resource(resource).Namespace(in)
 }
 
-func renamed(object manifest, number int) manifest {
-	out := object.copy()
-	if metadata, ok := out["metadata"].(map[string]any); ok {
-		metadata["name"] = fmt.Sprintf("%v-%d", metadata["name"], number)
+// renamed makes the name of an object that is really created unique; several
+// cases start from one base, and some kinds have no namespace to part them.
+func renamed(object manifest, suffix string) manifest {
+	if metadata, ok := object["metadata"].(map[string]any); ok {
+		metadata["name"] = fmt.Sprintf("%v-%s", metadata["name"], suffix)
 	}
-	return out
+	return object
 }
 
 // answered turns what the client returned into an answer. Only a refusal of the

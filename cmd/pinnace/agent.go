@@ -1,0 +1,46 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/pinnace-dev/pinnace/internal/setup"
+)
+
+// newAgentCommand returns `pinnace agent`.
+func newAgentCommand() *cobra.Command {
+	o := setup.NewAgentOptions()
+	command := &cobra.Command{
+		Use:   "agent",
+		Short: "Run a node: its pods, network and status",
+		Long: `Agent makes this machine a node: it runs the pods that are placed here through a
+container runtime, programs the addresses of services, and reports. Containers run
+on while it is stopped, and it takes them over when it starts again.`,
+		Example: `  pinnace agent --kubeconfig edge-1.kubeconfig --node-name edge-1 \
+    --runtime-endpoint unix:///run/containerd/containerd.sock`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			return setup.RunAgent(command.Context(), o)
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig `file`")
+	flags.StringVar(&o.NodeName, "node-name", o.NodeName, "the node's `name`; the host's name unless given")
+	flags.StringVar(&o.NodeIP, "node-ip", "", "`address` under which other nodes reach this one; the default route's unless given")
+	flags.StringVar(&o.DataDir, "data-dir", o.DataDir, "`folder` for volumes and logs")
+	flags.StringVar(&o.RuntimeEndpoint, "runtime-endpoint", o.RuntimeEndpoint, "`socket` of the container runtime, as unix:///path")
+	flags.StringVar(&o.CNIConfDir, "cni-conf-dir", o.CNIConfDir, "`folder` into which the pod network's configuration is written; empty leaves the network to others")
+	flags.StringVar(&o.ClusterCIDR, "cluster-cidr", o.ClusterCIDR, "`network` of all pods")
+	flags.StringVar(&o.ServiceCIDR, "service-cidr", o.ServiceCIDR, "`network` of the services' addresses")
+	flags.IntVar(&o.Simulate, "simulate", 0, "play this `number` of nodes, NODE-NAME-1 and so on, without any runtime")
+	addLogFlags(flags, &o.Log)
+	return command
+}
+
+func addLogFlags(flags *pflag.FlagSet, o *setup.LogOptions) {
+	flags.IntVarP(&o.Verbosity, "verbosity", "v", 0, "how much is logged: 0 what an operator must know, 1 decisions, 2 flow")
+	flags.BoolVar(&o.JSON, "log-json", false, "log as JSON")
+}

@@ -1,0 +1,312 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+)
+
+// Least privilege: the agent's role, bound once per node; docs/adr/0031 says what narrows it further on the server.
+// +kubebuilder:rbac:groups=core.pinnace.dev,resources=pods,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=core.pinnace.dev,resources=pods/status,verbs=update
+// +kubebuilder:rbac:groups=core.pinnace.dev,resources=configmaps;secrets,verbs=get
+// +kubebuilder:rbac:groups="",resources=configmaps;secrets,verbs=get
+// +kubebuilder:rbac:groups="",resources=serviceaccounts/token,verbs=create
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// maxRounds bounds plan and apply within one reconcile; a straight start takes three.
+const maxRounds = 20
+
+// Options of a Reconciler.
+type Options struct {
+	// References reads ConfigMaps and Secrets. It should read from the API server, not from a cache that would hold all of
+	// them. Required.
+	References client.Reader
+	// Tokens requests service account tokens. Nil: volumes with tokens fail with a clear message.
+	Tokens TokenFunc
+	// Events records what no condition says. Nil: none.
+	Events events.EventRecorder
+	// Window is how long a status that isn't Ready yet is held back, so that a quick start is one write; 0: 700 ms.
+	Window time.Duration
+	// Refresh is how often files from references are brought up to date; 0: 60 s.
+	Refresh time.Duration
+	// Concurrency is how many pods are worked on at once; 0: 16.
+	Concurrency int
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
+}
+
+// Reconciler runs the pods of its nodes: one on a real machine, or many simulated ones in one process.
+type Reconciler struct {
+	client  client.Client
+	options Options
+	records *records
+	refs    *references
+
+	mu    sync.Mutex
+	nodes map[string]*nodeState
+	queue workqueue.TypedRateLimitingInterface[reconcile.Request]
+	// base is the context of jobs and of the nodes' watches; it ends with the manager.
+	base context.Context
+	jobs sync.WaitGroup
+}
+
+// NewReconciler makes a Reconciler without nodes. The client reads pods from a cache, which on a real node is narrowed by the
+// field selector spec.nodeName, and writes to the API server.
+func NewReconciler(c client.Client, options Options) *Reconciler {
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	if options.Window == 0 {
+		options.Window = 700 * time.Millisecond
+	}
+	if options.Refresh == 0 {
+		options.Refresh = 60 * time.Second
+	}
+	if options.Concurrency == 0 {
+		options.Concurrency = 16
+	}
+	return &Reconciler{
+		client: c, options: options, records: newRecords(), refs: newReferences(options.References),
+		nodes: map[string]*nodeState{}, base: context.Background(),
+	}
+}
+
+// Reconcile brings one pod, and whatever else of its name still runs, one step or many closer to what is wanted.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	pod := &pcorev1.Pod{}
+	if err := r.client.Get(ctx, req.NamespacedName, pod); err != nil {
+		if !apierrors.IsNotFound(err) {
+			return ctrl.Result{}, fmt.Errorf("reading the pod: %w", err)
+		}
+		pod = nil
+	}
+	var wait waiter
+	var failures []error
+	for _, rec := range r.records.named(req.NamespacedName) {
+		if pod != nil && rec.uid == pod.UID {
+			continue
+		}
+		failures = append(failures, r.endOrphan(ctx, rec, &wait))
+	}
+	if pod != nil {
+		if node := r.node(pod.Spec.NodeName); node != nil {
+			failures = append(failures, r.run(ctx, node, pod, &wait))
+		}
+	}
+	return wait.result(r.options.Now()), errors.Join(failures...)
+}
+
+// run is gather, plan, apply, report for a pod that the API server has.
+func (r *Reconciler) run(ctx context.Context, node *nodeState, pod *pcorev1.Pod, wait *waiter) error {
+	rec := r.records.get(node, pod.UID, client.ObjectKeyFromObject(pod), r.options.Now())
+	pod = rec.newest(pod)
+	if rec.released {
+		return nil // Ours is done; the object waits for others.
+	}
+	if pod.DeletionTimestamp == nil && !slices.Contains(pod.Finalizers, Finalizer) {
+		// Bound by hand: placement adds the finalizer in the write that binds.
+		if err := r.patchFinalizers(ctx, rec, pod, true); err != nil {
+			return fmt.Errorf("adding the finalizer: %w", err)
+		}
+		return nil // The watch brings the pod back.
+	}
+	seen, p, err := r.converge(ctx, rec, pod)
+	if err != nil {
+		return err
+	}
+	wait.until(p.wake)
+	if pod.DeletionTimestamp != nil && p.gone {
+		return r.finish(ctx, rec, pod)
+	}
+	if !p.ending {
+		if err := r.refresh(ctx, rec, pod, seen, wait); err != nil {
+			return err
+		}
+	}
+	return r.report(ctx, rec, pod, seen, p, wait)
+}
+
+// converge plans and applies until there is nothing to do now.
+func (r *Reconciler) converge(ctx context.Context, rec *record, pod *pcorev1.Pod) (*observed, *plan, error) {
+	for range maxRounds {
+		seen, err := rec.node.observe(ctx, rec.uid)
+		if err != nil {
+			return nil, nil, err
+		}
+		r.look(rec, pod, seen)
+		now := r.options.Now()
+		rec.mu.Lock()
+		s := situation{pod: pod, seen: seen, mem: &rec.mem, now: now}
+		p := makePlan(s)
+		if p.ending && rec.mem.endingSince.IsZero() {
+			rec.mem.endingSince = now
+		}
+		if p.fail != nil {
+			rec.mem.fail = p.fail
+		}
+		if p.ending && len(p.removeSandboxes) > 0 {
+			// What the containers came to is known now and not after.
+			final := makeStatus(s, &p, rec.node.host(ctx))
+			rec.final = &final
+		}
+		rec.mu.Unlock()
+		if p.idle() {
+			return seen, &p, nil
+		}
+		if err := r.apply(ctx, rec, pod, seen, &p); err != nil {
+			return nil, nil, err
+		}
+	}
+	return nil, nil, fmt.Errorf("pod %s did not settle within %d rounds: trying again", rec.key, maxRounds)
+}
+
+// report writes the status when it changed, unless it may wait a little for more to come.
+func (r *Reconciler) report(ctx context.Context, rec *record, pod *pcorev1.Pod, seen *observed, p *plan, wait *waiter) error {
+	now := r.options.Now()
+	rec.mu.Lock()
+	s := situation{pod: pod, seen: seen, mem: &rec.mem, now: now}
+	status := makeStatus(s, p, rec.node.host(ctx))
+	hold := holdUntil(s, p, &status, rec.firstSeen, r.options.Window)
+	rec.mu.Unlock()
+	if sameStatus(&status, &pod.Status) {
+		return nil
+	}
+	if !hold.IsZero() {
+		wait.until(hold)
+		return nil
+	}
+	return r.writeStatus(ctx, rec, pod, status)
+}
+
+func (r *Reconciler) writeStatus(ctx context.Context, rec *record, pod *pcorev1.Pod, status pcorev1.PodStatus) error {
+	changed := *pod
+	changed.Status = status
+	err := r.client.Status().Update(ctx, &changed)
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		rec.setWritten(nil)
+		return nil // Our cache was behind; the watch brings what is new, and with it another look.
+	case err != nil:
+		return fmt.Errorf("writing the status: %w", err)
+	}
+	rec.setWritten(&changed)
+	return nil
+}
+
+// finish cleans up after a deleted pod of which nothing runs any more, and lets its object go.
+func (r *Reconciler) finish(ctx context.Context, rec *record, pod *pcorev1.Pod) error {
+	if err := r.cleanUp(ctx, rec, pod); err != nil {
+		return err
+	}
+	// Who else waits for the pod's end, such as a Job, wants to know how it ended.
+	if others := len(pod.Finalizers) > 1; others && rec.final != nil && !rec.finished && !sameStatus(rec.final, &pod.Status) {
+		if err := r.writeStatus(ctx, rec, pod, *rec.final); err != nil {
+			return err
+		}
+		pod = rec.newest(pod)
+	}
+	rec.finished = true
+	if slices.Contains(pod.Finalizers, Finalizer) {
+		if err := r.patchFinalizers(ctx, rec, pod, false); err != nil {
+			return fmt.Errorf("removing the finalizer: %w", err)
+		}
+	}
+	rec.stopProbes()
+	rec.released = true
+	return nil
+}
+
+// patchFinalizers adds or removes ours with one patch, under the pod's known resource version.
+func (r *Reconciler) patchFinalizers(ctx context.Context, rec *record, pod *pcorev1.Pod, add bool) error {
+	changed := *pod
+	changed.Finalizers = slices.DeleteFunc(slices.Clone(pod.Finalizers), func(f string) bool { return f == Finalizer })
+	if add {
+		changed.Finalizers = append(changed.Finalizers, Finalizer)
+	}
+	err := r.client.Patch(ctx, &changed, client.MergeFromWithOptions(pod, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) {
+		rec.setWritten(nil)
+	}
+	return client.IgnoreNotFound(err)
+}
+
+// newest is the pod as the cache has it or as our own last write left it, whichever is newer.
+func (r *record) newest(cached *pcorev1.Pod) *pcorev1.Pod {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.written == nil {
+		return cached
+	}
+	if order, err := resourceversion.CompareResourceVersion(cached.ResourceVersion, r.written.ResourceVersion); err != nil || order >= 0 {
+		r.written = nil
+		return cached
+	}
+	return r.written
+}
+
+func (r *record) setWritten(pod *pcorev1.Pod) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.written = pod
+}
+
+// caughtUp says that the cache's change is our own last write, which needs no look.
+func (r *record) caughtUp(version string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.written == nil || r.written.ResourceVersion != version {
+		return false
+	}
+	r.written = nil
+	return true
+}
+
+// waiter collects when to look again; the earliest wins.
+type waiter struct{ at time.Time }
+
+func (w *waiter) until(t time.Time) {
+	if !t.IsZero() && (w.at.IsZero() || t.Before(w.at)) {
+		w.at = t
+	}
+}
+
+func (w *waiter) result(now time.Time) ctrl.Result {
+	if w.at.IsZero() {
+		return ctrl.Result{}
+	}
+	return ctrl.Result{RequeueAfter: max(w.at.Sub(now), time.Millisecond)}
+}
+
+func (r *Reconciler) node(name string) *nodeState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes[name]
+}
+
+// wake puts a pod into the queue.
+func (r *Reconciler) wake(key types.NamespacedName) {
+	r.mu.Lock()
+	queue := r.queue
+	r.mu.Unlock()
+	if queue != nil {
+		queue.Add(reconcile.Request{NamespacedName: key})
+	}
+}

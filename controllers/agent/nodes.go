@@ -1,0 +1,245 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/pinnace-dev/pinnace/internal/runtime"
+	"github.com/pinnace-dev/pinnace/internal/volume"
+)
+
+// Node is a node whose pods the Reconciler runs.
+type Node struct {
+	// Name is the Node object's name.
+	Name string
+	// Runtime runs its containers.
+	Runtime runtime.Service
+	// HostIPs are the node's addresses, the first one first, for status.hostIPs and pods with the host's network.
+	HostIPs []string
+	// Allocatable of the node: its memory is the measure of oom_score_adj, and it stands in for limits that aren't set
+	// in the downward API. Nil: unknown.
+	Allocatable corev1.ResourceList
+
+	// Volumes makes the pods' volumes and files below them. Nil, for a simulated node, makes none and keeps nothing on disk.
+	Volumes *volume.Manager
+	// LogDir holds the containers' logs, as upstream's /var/log/pods. Empty: no logs.
+	LogDir string
+	// CgroupRoot is the parent of the pods' cgroups, such as /pinnace. Empty: the runtime's default.
+	CgroupRoot string
+	// ClusterDNS are the addresses of the cluster's DNS. Empty: pods get the node's own resolver.
+	ClusterDNS []string
+	// ClusterDomain is the DNS domain of the cluster; cluster.local when empty.
+	ClusterDomain string
+	// ResolvConf is the node's own resolver configuration; /etc/resolv.conf when empty.
+	ResolvConf string
+
+	// Simulated nodes count every probe as passed, run no hooks, and stop containers in place of a job.
+	Simulated bool
+	// Parallel bounds how many sandboxes and containers are started at once; 0: no bound. On two cores four is best.
+	Parallel int
+	// ParallelPulls bounds how many images are pulled at once; 0: five.
+	ParallelPulls int
+	// Relist is how often all is looked at as a safety net; 0: 60 s, and 1 s when the runtime has no events.
+	Relist time.Duration
+}
+
+// nodeState is a Node with what the agent keeps of it.
+type nodeState struct {
+	Node
+	slots       chan struct{}
+	puller      *puller
+	runtimeName string
+
+	mu sync.Mutex
+	// resolver is the node's own DNS configuration, read once.
+	resolver *runtimeapi.DNSConfig
+}
+
+func newNodeState(n Node) *nodeState {
+	if n.ClusterDomain == "" {
+		n.ClusterDomain = "cluster.local"
+	}
+	if n.ResolvConf == "" {
+		n.ResolvConf = "/etc/resolv.conf"
+	}
+	if n.ParallelPulls == 0 {
+		n.ParallelPulls = 5
+	}
+	s := &nodeState{Node: n, puller: newPuller(n.Runtime, n.ParallelPulls)}
+	if n.Parallel > 0 {
+		s.slots = make(chan struct{}, n.Parallel)
+	}
+	return s
+}
+
+// slot waits for a place among the starts and returns how to give it back.
+func (n *nodeState) slot(ctx context.Context) (func(), error) {
+	if n.slots == nil {
+		return func() {}, nil
+	}
+	select {
+	case n.slots <- struct{}{}:
+		return func() { <-n.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (n *nodeState) host(ctx context.Context) host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.runtimeName == "" {
+		if version, err := n.Runtime.Version(ctx); err == nil {
+			n.runtimeName = version.RuntimeName
+		}
+	}
+	return host{ips: n.HostIPs, runtimeName: n.runtimeName}
+}
+
+// observe asks the runtime for what it holds of one pod.
+func (n *nodeState) observe(ctx context.Context, uid types.UID) (*observed, error) {
+	selector := map[string]string{labelPodUID: string(uid)}
+	sandboxes, err := n.Runtime.ListPodSandbox(ctx, &runtimeapi.PodSandboxFilter{LabelSelector: selector})
+	if err != nil {
+		return nil, fmt.Errorf("listing sandboxes: %w", err)
+	}
+	out := &observed{}
+	if len(sandboxes) == 0 {
+		return out, nil
+	}
+	for _, s := range sandboxes {
+		full, err := n.Runtime.PodSandboxStatus(ctx, s.Id)
+		if status.Code(err) == codes.NotFound {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the status of sandbox %s: %w", s.Id, err)
+		}
+		out.sandboxes = append(out.sandboxes, full)
+	}
+	containers, err := n.Runtime.ListContainers(ctx, &runtimeapi.ContainerFilter{LabelSelector: selector})
+	if err != nil {
+		return nil, fmt.Errorf("listing containers: %w", err)
+	}
+	for _, c := range containers {
+		full, err := n.Runtime.ContainerStatus(ctx, c.Id)
+		if status.Code(err) == codes.NotFound {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the status of container %s: %w", c.Id, err)
+		}
+		out.containers = append(out.containers, &container{ContainerStatus: full, sandboxID: c.PodSandboxId})
+	}
+	out.sort()
+	return out, nil
+}
+
+// watch follows a node's runtime until the context ends: its events, and a slow relist as safety net. Each pod of which
+// something ended or is new is handed to changed, with its labels.
+func (n *nodeState) watch(ctx context.Context, changed func(labels map[string]string)) {
+	log := logf.FromContext(ctx)
+	every := n.Relist
+	if every == 0 {
+		every = 60 * time.Second
+	}
+	events := make(chan *runtimeapi.ContainerEventResponse, 64)
+	without := make(chan struct{})
+	go func() {
+		for ctx.Err() == nil {
+			err := n.Runtime.Events(ctx, events)
+			if status.Code(err) == codes.Unimplemented {
+				close(without)
+				return
+			}
+			if ctx.Err() == nil {
+				log.V(1).Info("Container events broke off, asking again", "reason", fmt.Sprint(err))
+				sleep(ctx, time.Second)
+			}
+		}
+	}()
+	last := map[string]string{}
+	relist := func() { last = n.relist(ctx, last, changed) }
+	relist()
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-without:
+			// A runtime such as containerd 1.6: look often instead.
+			without = nil
+			if n.Relist == 0 {
+				ticker.Reset(time.Second)
+			}
+		case event := <-events:
+			// Starts are our own and seen by who made them; an end is news.
+			if event.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT {
+				if labels := event.GetPodSandboxStatus().GetLabels(); labels != nil {
+					changed(labels)
+				} else {
+					relist()
+				}
+			}
+		case <-ticker.C:
+			relist()
+		}
+	}
+}
+
+// relist compares what runs with what ran, by pod, and hands over the pods that differ.
+func (n *nodeState) relist(ctx context.Context, last map[string]string, changed func(map[string]string)) map[string]string {
+	sandboxes, err := n.Runtime.ListPodSandbox(ctx, nil)
+	if err != nil {
+		logf.FromContext(ctx).V(1).Info("Relisting failed", "reason", err.Error())
+		return last
+	}
+	containers, err := n.Runtime.ListContainers(ctx, nil)
+	if err != nil {
+		logf.FromContext(ctx).V(1).Info("Relisting failed", "reason", err.Error())
+		return last
+	}
+	now, labels := map[string]string{}, map[string]map[string]string{}
+	note := func(l map[string]string, id string, state fmt.Stringer) {
+		uid := l[labelPodUID]
+		if uid == "" {
+			return // Not a pod of ours.
+		}
+		labels[uid] = l
+		now[uid] += id + state.String()
+	}
+	for _, s := range sandboxes {
+		note(s.Labels, s.Id, s.State)
+	}
+	for _, c := range containers {
+		note(c.Labels, c.Id, c.State)
+	}
+	for uid, state := range now {
+		if last[uid] != state {
+			changed(labels[uid])
+		}
+	}
+	return now
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

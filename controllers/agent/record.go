@@ -1,0 +1,142 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+)
+
+// record is what the agent keeps of one pod (by UID) between two looks. A reconcile has its pod for itself; jobs and probes
+// come in from beside, so mem and pulled are behind the lock.
+type record struct {
+	uid  types.UID
+	key  types.NamespacedName
+	node *nodeState
+	// firstSeen is when this agent first saw the pod; references read before that are not used.
+	firstSeen time.Time
+
+	mu  sync.Mutex
+	mem memory
+	// pulled has the image references by container name, from the end of the pull to the start.
+	pulled map[string]string
+	probes map[string]*containerProbes
+
+	// written is the pod as the last status write left it, until the cache has caught up.
+	written *pcorev1.Pod
+
+	// The rest belongs to the reconcile alone.
+
+	// mounts are the host paths of the volumes once they are there.
+	mounts map[string]string
+	// refreshAt is when files from references are to be brought up to date.
+	refreshAt time.Time
+	// final is the status that a deleted pod ended with, while its containers were still known.
+	final *pcorev1.PodStatus
+	// finished says that nothing of the pod is left on the node; released that our finalizer is off, too.
+	finished, released bool
+}
+
+// records holds the records of a Reconciler by pod UID, and finds them by name.
+type records struct {
+	mu    sync.Mutex
+	byUID map[types.UID]*record
+	byKey map[types.NamespacedName][]*record
+}
+
+func newRecords() *records {
+	return &records{byUID: map[types.UID]*record{}, byKey: map[types.NamespacedName][]*record{}}
+}
+
+// get returns the pod's record, made if need be.
+func (r *records) get(node *nodeState, uid types.UID, key types.NamespacedName, now time.Time) *record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec := r.byUID[uid]
+	if rec == nil {
+		rec = &record{uid: uid, key: key, node: node, firstSeen: now}
+		rec.mem.withoutProbes = node.Simulated
+		r.byUID[uid] = rec
+		r.byKey[key] = append(r.byKey[key], rec)
+	}
+	return rec
+}
+
+func (r *records) find(uid types.UID) *record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byUID[uid]
+}
+
+// named returns the records of that name, of which all but one are of pods that are gone.
+func (r *records) named(key types.NamespacedName) []*record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]*record(nil), r.byKey[key]...)
+}
+
+func (r *records) drop(rec *record) {
+	rec.stopProbes()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byUID, rec.uid)
+	list := r.byKey[rec.key]
+	for i := range list {
+		if list[i] == rec {
+			list = append(list[:i:i], list[i+1:]...)
+			break
+		}
+	}
+	if len(list) == 0 {
+		delete(r.byKey, rec.key)
+	} else {
+		r.byKey[rec.key] = list
+	}
+}
+
+// set puts a value into a map that is made when first needed: most pods need none of them.
+func set[K comparable, V any](m *map[K]V, key K, value V) {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	(*m)[key] = value
+}
+
+// failStart remembers why a container couldn't be started; delays double from first to most.
+func (r *record) failStart(name, reason, message string, now time.Time, first, most time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delay := first
+	if before, ok := r.mem.failed[name]; ok && before.delay > 0 {
+		delay = min(2*before.delay, most)
+	}
+	set(&r.mem.failed, name, startFailure{reason: reason, message: message, retryAt: now.Add(delay), delay: delay})
+}
+
+// trim forgets what concerns containers that are gone. The lock is held.
+func (r *record) trim(seen *observed) {
+	there := make(map[string]bool, len(seen.containers))
+	for _, c := range seen.containers {
+		there[c.Id] = true
+	}
+	for id := range r.mem.hooks {
+		if !there[id] {
+			delete(r.mem.hooks, id)
+		}
+	}
+	for id := range r.mem.probed {
+		if !there[id] {
+			delete(r.mem.probed, id)
+		}
+	}
+	for id := range r.mem.messages {
+		if !there[id] {
+			delete(r.mem.messages, id)
+		}
+	}
+}

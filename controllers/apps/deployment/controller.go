@@ -1,0 +1,234 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package deployment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
+	"github.com/pinnace-dev/pinnace/internal/kube"
+	"github.com/pinnace-dev/pinnace/internal/revision"
+	"github.com/pinnace-dev/pinnace/internal/workload"
+)
+
+// +kubebuilder:rbac:groups=apps.pinnace.dev,resources=deployments,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=apps.pinnace.dev,resources=deployments/status,verbs=update
+// +kubebuilder:rbac:groups=apps.pinnace.dev,resources=deployments/finalizers,verbs=update
+// +kubebuilder:rbac:groups=apps.pinnace.dev,resources=replicasets,verbs=get;list;watch;create;patch;delete
+
+var kind = pappsv1.GroupVersion.WithKind("Deployment")
+
+const (
+	// statusWindow is the shortest time between two status writes that only count.
+	statusWindow = 300 * time.Millisecond
+	// retryDelay is how long a look waits that met a conflict: the cache will have caught up.
+	retryDelay = 20 * time.Millisecond
+	// workers is how many Deployments are looked at in parallel.
+	workers = 8
+)
+
+// Reconciler rolls Deployments out.
+type Reconciler struct {
+	client client.Client
+	live   client.Reader
+	own    *kube.Overlay[*pappsv1.ReplicaSet]
+	status *kube.StatusWriter[*pappsv1.Deployment]
+	now    func() time.Time
+}
+
+// NewReconciler makes a Reconciler. c reads from a cache that has kube.AddIndexes' indexes; live reads past the cache.
+func NewReconciler(c client.Client, live client.Reader) *Reconciler {
+	return &Reconciler{
+		client: c, live: live, now: time.Now,
+		own:    kube.NewOverlay((*pappsv1.ReplicaSet).DeepCopy),
+		status: kube.NewStatusWriter[*pappsv1.Deployment](c, statusWindow),
+	}
+}
+
+// SetupWithManager adds the controller to the manager.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	asked := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("deployment").
+		For(&pappsv1.Deployment{}, builder.WithPredicates(asked)).
+		Watches(&pappsv1.ReplicaSet{}, kube.Owned[*pappsv1.ReplicaSet]{Owner: kind, Adopters: r.adopters, Own: r.own}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		Complete(r)
+}
+
+// Reconcile takes one step of one Deployment's rollout, and reports.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	s, err := r.gather(ctx, req.NamespacedName)
+	if err != nil || s == nil {
+		return ctrl.Result{}, err
+	}
+	p, err := r.plan(ctx, s)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	o, applyErr := r.apply(ctx, s, p)
+	wait, reportErr := r.report(ctx, s, o)
+	switch err := errors.Join(applyErr, reportErr); {
+	case apierrors.IsConflict(applyErr), apierrors.IsConflict(reportErr), o.collided:
+		return ctrl.Result{RequeueAfter: retryDelay}, nil
+	case err != nil:
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	return ctrl.Result{RequeueAfter: wait}, nil
+}
+
+// gather reads the Deployment and its ReplicaSets, after adopting and releasing. A nil scope means that there is nothing to do.
+func (r *Reconciler) gather(ctx context.Context, key types.NamespacedName) (*scope, error) {
+	var cached pappsv1.Deployment
+	if err := r.client.Get(ctx, key, &cached, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	d := r.status.Freshest(&cached)
+	s := &scope{deployment: d, now: r.now()}
+	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	if err != nil {
+		return nil, reconcile.TerminalError(fmt.Errorf("reading the selector: %w", err))
+	}
+	var all []*pappsv1.ReplicaSet
+	for _, key := range []string{string(d.UID), kube.Orphan} {
+		var list pappsv1.ReplicaSetList
+		if err := r.client.List(ctx, &list, client.InNamespace(d.Namespace), client.MatchingFields{kube.ByController: key}, client.UnsafeDisableDeepCopy); err != nil {
+			return nil, fmt.Errorf("listing ReplicaSets: %w", err)
+		}
+		for i := range list.Items {
+			all = append(all, &list.Items[i])
+		}
+	}
+	all = r.own.Apply(d.UID, all, s.now)
+	s.replicaSets, err = kube.Claim(ctx, r.client, r.live, d, kind, workload.ClaimObjects(d, selector, all))
+	if err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	return s, nil
+}
+
+// plan reads the settings and plans. A spec that can't be understood becomes a condition, not a retry.
+func (r *Reconciler) plan(ctx context.Context, s *scope) (plan, error) {
+	var err error
+	if s.settings, err = readSettings(&s.deployment.Spec); err == nil {
+		return makePlan(s)
+	}
+	if writeErr := r.write(ctx, s, invalidStatus(s, err)); writeErr != nil {
+		return plan{}, fmt.Errorf("writing the status: %w", writeErr)
+	}
+	return plan{}, reconcile.TerminalError(err)
+}
+
+// apply carries the plan out, the new ReplicaSet first, and returns what came of it.
+func (r *Reconciler) apply(ctx context.Context, s *scope, p plan) (outcome, error) {
+	o := outcome{replicaSets: s.replicaSets, estimate: p.estimate}
+	uid := s.deployment.UID
+	if p.create != nil {
+		if err := r.create(ctx, s, p.create, &o); err != nil || o.collided {
+			o.createErr = err
+			return o, err
+		}
+	}
+	if p.deployment != nil {
+		if err := kube.Patch(ctx, r.client, p.deployment, s.deployment); err != nil {
+			return o, fmt.Errorf("writing the revision: %w", err)
+		}
+		s.deployment = p.deployment
+		r.status.Wrote(s.deployment, time.Time{}) // leaves the window open for the status
+	}
+	for _, c := range p.update {
+		if err := kube.Patch(ctx, r.client, c.after, c.before); err != nil {
+			return o, fmt.Errorf("sizing ReplicaSet %s: %w", c.before.Name, err)
+		}
+		r.own.Updated(uid, c.after, s.now)
+	}
+	for _, rs := range p.remove {
+		err := r.client.Delete(ctx, rs.DeepCopy(), client.Preconditions{UID: &rs.UID, ResourceVersion: &rs.ResourceVersion})
+		if client.IgnoreNotFound(err) != nil {
+			return o, fmt.Errorf("deleting ReplicaSet %s: %w", rs.Name, err)
+		}
+		r.own.Deleted(uid, rs, s.now)
+	}
+	o.replicaSets = r.own.Apply(uid, s.replicaSets, s.now)
+	return o, nil
+}
+
+// create makes the ReplicaSet of a new revision. When its name is held already, it is either ours from a time that the cache doesn't
+// show yet, or a collision of hashes.
+func (r *Reconciler) create(ctx context.Context, s *scope, rs *pappsv1.ReplicaSet, o *outcome) error {
+	name := client.ObjectKeyFromObject(rs)
+	err := r.client.Create(ctx, rs)
+	if apierrors.IsAlreadyExists(err) {
+		var there pappsv1.ReplicaSet
+		if err := r.live.Get(ctx, name, &there); err != nil {
+			return fmt.Errorf("reading ReplicaSet %s, which was there already: %w", name.Name, err)
+		}
+		if !metav1.IsControlledBy(&there, s.deployment) || !revision.Equal(&there.Spec.Template, &s.deployment.Spec.Template) {
+			o.collided = true
+			return nil
+		}
+		rs, err = &there, nil
+	}
+	if err != nil {
+		return fmt.Errorf("creating ReplicaSet %s: %w", name.Name, err)
+	}
+	r.own.Created(s.deployment.UID, rs, s.now)
+	o.created = rs
+	return nil
+}
+
+// report writes the status if it changed. wait is when to look again.
+func (r *Reconciler) report(ctx context.Context, s *scope, o outcome) (wait time.Duration, err error) {
+	status, wait := makeStatus(s, o)
+	urgency := compareStatus(&s.deployment.Status, &status)
+	if urgency == same {
+		return wait, nil
+	}
+	if urgency == counting {
+		if delay := r.status.Delay(s.deployment.UID, s.now); delay > 0 {
+			return delay, nil // shorter than any deadline
+		}
+	}
+	return wait, r.write(ctx, s, status)
+}
+
+func (r *Reconciler) write(ctx context.Context, s *scope, status pappsv1.DeploymentStatus) error {
+	if compareStatus(&s.deployment.Status, &status) == same {
+		return nil
+	}
+	d := s.deployment.DeepCopy()
+	d.Status = status
+	return r.status.Write(ctx, d, s.now)
+}
+
+// adopters returns the Deployments whose selector matches an orphaned ReplicaSet.
+func (r *Reconciler) adopters(ctx context.Context, rs *pappsv1.ReplicaSet) []reconcile.Request {
+	var list pappsv1.DeploymentList
+	if err := r.client.List(ctx, &list, client.InNamespace(rs.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Failed to list Deployments that might adopt a ReplicaSet", "replicaSet", client.ObjectKeyFromObject(rs))
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range list.Items {
+		selector, err := metav1.LabelSelectorAsSelector(list.Items[i].Spec.Selector)
+		if err == nil && !selector.Empty() && selector.Matches(labels.Set(rs.Labels)) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return out
+}

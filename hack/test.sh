@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Everything that CI runs, in order of what fails soonest. `make test` calls it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+started=$SECONDS
+step() {
+  printf '\n\033[1m== %s\033[0m (%d s)\n' "$1" $((SECONDS - started))
+  shift
+  "$@"
+}
+
+# fresh fails when generated files differ from what the types and markers say.
+fresh() {
+  local before after
+  before=$(git ls-files -z -co --exclude-standard -- api config docs PROJECT go.mod go.sum | sort -z | xargs -0 sha256sum 2>/dev/null)
+  make --no-print-directory generate
+  go mod tidy
+  after=$(git ls-files -z -co --exclude-standard -- api config docs PROJECT go.mod go.sum | sort -z | xargs -0 sha256sum 2>/dev/null)
+  if [[ $before != "$after" ]]; then
+    diff <(echo "$before") <(echo "$after") >&2 || true
+    echo 'Generated files are out of date: run `make generate tidy` and commit the result.' >&2
+    return 1
+  fi
+}
+
+if [[ $(id -u) -ne 0 ]]; then
+  printf '\n*** Not root: the tests on real containers are SKIPPED. Run `sudo make test` for all of them. ***\n'
+fi
+
+step 'Programs from source' make --no-print-directory assets build images
+step 'Generated files are fresh' fresh
+step 'Linters and floors' make --no-print-directory lint
+step 'The assets driver' go -C hack/assets test .
+# Two packages at a time: many start an API server, and there may be two cores only.
+step 'Unit, envtest and oracle tests' go test -p 2 -timeout 25m $(go list ./... | grep -v /test/e2e)
+step 'Schema oracle' make --no-print-directory oracle-schema
+step 'End to end on real containers' go test -count=1 -timeout 25m -v ./test/e2e
+printf '\nAll tests passed in %d s.\n' $((SECONDS - started))

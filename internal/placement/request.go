@@ -1,0 +1,132 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package placement
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-helpers/resource"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+)
+
+// The columns of resources that every node has.
+const (
+	cpu = iota // in thousandths of a core
+	memory
+	ephemeral
+	pods
+	columns
+)
+
+// names of the columns, as they stand in messages.
+var names = [columns]corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, corev1.ResourcePods}
+
+// What a pod that asks for nothing counts as when nodes are compared, so that such pods spread, too. Upstream's numbers.
+const (
+	emptyCPU    = 100
+	emptyMemory = 200 << 20
+)
+
+// Request is what a pod asks of a node, read once from the pod.
+type Request struct {
+	UID types.UID
+	// Name breaks ties between nodes.
+	Name string
+	// Owner is the UID of the pod's controller; the pods of one owner are spread. Empty when there is none.
+	Owner types.UID
+
+	amounts  [columns]int64
+	extended map[corev1.ResourceName]int64
+	// scored are CPU and memory with something in place of nothing.
+	scored [2]int64
+
+	affinity    *nodeaffinity.RequiredNodeAffinity
+	tolerations []corev1.Toleration
+	ports       []hostPort
+}
+
+// hostPort is a port of the node that a container wants for itself.
+type hostPort struct {
+	ip       string
+	protocol corev1.Protocol
+	port     int32
+}
+
+// NewRequest reads what a pod asks for. Init containers, sidecars, overhead and pod-level resources count as upstream counts
+// them (k8s.io/component-helpers/resource).
+func NewRequest(pod *pcorev1.Pod) *Request {
+	native := &corev1.Pod{Spec: pod.Spec.PodSpec}
+	r := &Request{UID: pod.UID, Name: pod.Namespace + "/" + pod.Name, tolerations: pod.Spec.Tolerations}
+	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
+		r.Owner = ref.UID
+	}
+	r.amounts[pods] = 1
+	for name, quantity := range resource.PodRequests(native, resource.PodResourcesOptions{}) {
+		switch name {
+		case corev1.ResourceCPU:
+			r.amounts[cpu] = quantity.MilliValue()
+		case corev1.ResourceMemory:
+			r.amounts[memory] = quantity.Value()
+		case corev1.ResourceEphemeralStorage:
+			r.amounts[ephemeral] = quantity.Value()
+		default:
+			if r.extended == nil {
+				r.extended = map[corev1.ResourceName]int64{}
+			}
+			r.extended[name] = quantity.Value()
+		}
+	}
+	r.scored = [2]int64{r.amounts[cpu], r.amounts[memory]}
+	if r.scored[0] == 0 {
+		r.scored[0] = emptyCPU
+	}
+	if r.scored[1] == 0 {
+		r.scored[1] = emptyMemory
+	}
+	if a := pod.Spec.Affinity; len(pod.Spec.NodeSelector) > 0 || (a != nil && a.NodeAffinity != nil) {
+		required := nodeaffinity.GetRequiredNodeAffinity(native)
+		r.affinity = &required
+	}
+	r.ports = hostPorts(&pod.Spec)
+	return r
+}
+
+// hostPorts are the ports of the node that the pod's containers, and the sidecars that run beside them, want.
+func hostPorts(spec *pcorev1.PodSpec) []hostPort {
+	var out []hostPort
+	add := func(c *corev1.Container) {
+		for _, p := range c.Ports {
+			if p.HostPort <= 0 {
+				continue
+			}
+			port := hostPort{ip: p.HostIP, protocol: p.Protocol, port: p.HostPort}
+			if port.ip == "" {
+				port.ip = anyIP
+			}
+			if port.protocol == "" {
+				port.protocol = corev1.ProtocolTCP
+			}
+			out = append(out, port)
+		}
+	}
+	for i := range spec.Containers {
+		add(&spec.Containers[i])
+	}
+	for i := range spec.InitContainers {
+		if c := &spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			add(c)
+		}
+	}
+	return out
+}
+
+const anyIP = "0.0.0.0"
+
+// clashes says whether two wishes can't both be had on one node.
+func (p hostPort) clashes(q hostPort) bool {
+	return p.port == q.port && p.protocol == q.protocol && (p.ip == q.ip || p.ip == anyIP || q.ip == anyIP)
+}

@@ -1,0 +1,157 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package up
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	"github.com/pinnace-dev/pinnace/internal/podnetwork"
+	"github.com/pinnace-dev/pinnace/internal/setup"
+	"github.com/pinnace-dev/pinnace/internal/supervise"
+)
+
+// startAgents runs an agent for each real node, or one process for all simulated ones.
+func (m *machine) startAgents(ctx context.Context) error {
+	if m.options.real() {
+		return m.eachNode(func(n *node) error { return m.startAgent(ctx, n) })
+	}
+	kubeconfig, err := m.plane.Kubeconfig("simulator", SimulatorUser)
+	if err != nil {
+		return err
+	}
+	return m.supervise(ctx, "", supervise.Process{
+		Name: "agent",
+		Path: m.program,
+		Args: []string{
+			"agent", "--kubeconfig=" + kubeconfig, "--node-name=node", "--simulate=" + strconv.Itoa(m.options.Nodes),
+			"--cluster-cidr=" + m.options.PodCIDR, "--service-cidr=" + m.options.ServiceCIDR,
+			"--data-dir=" + filepath.Join(m.options.DataDir, "nodes"),
+		},
+		Env: memoryEnv,
+	})
+}
+
+func (m *machine) startAgent(ctx context.Context, n *node) error {
+	kubeconfig, err := m.plane.Kubeconfig("agent-"+n.name, NodeUserPrefix+n.name, NodesGroup)
+	if err != nil {
+		return err
+	}
+	p := supervise.Process{
+		Name: "agent-" + n.name,
+		Path: m.program,
+		Args: []string{
+			"agent", "--kubeconfig=" + kubeconfig, "--node-name=" + n.name,
+			"--cluster-cidr=" + m.options.PodCIDR, "--service-cidr=" + m.options.ServiceCIDR,
+			"--data-dir=" + filepath.Join(n.dir, "agent"), "--runtime-endpoint=" + n.endpoint,
+		},
+		Env: memoryEnv,
+	}
+	if m.options.RuntimeEndpoint == "" {
+		p.Args = append(p.Args, "--cni-conf-dir="+n.containerd.CNIConfDir)
+	}
+	if n.address().IsValid() {
+		p.Args = append(p.Args, "--node-ip="+n.address().String())
+	}
+	return m.supervise(ctx, n.netns, p)
+}
+
+// awaitNodes waits until each node says that it is Ready.
+func (m *machine) awaitNodes(ctx context.Context) error {
+	c, err := client.New(m.plane.RESTConfig(), client.Options{Scheme: setup.NewScheme()})
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	var list pcorev1.NodeList
+	var waiting []string
+	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, nodesTimeout, true, func(ctx context.Context) (bool, error) {
+		if err := c.List(ctx, &list); err != nil {
+			return false, nil //nolint:nilerror // The API server may just be restarting; the timeout ends the wait.
+		}
+		waiting = m.unready(&list)
+		return len(waiting) == 0, nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("after %s these nodes are not Ready: %s; the agents' logs are in %s",
+			nodesTimeout, strings.Join(waiting, "; "), filepath.Join(m.options.DataDir, "log"))
+	}
+	if err != nil {
+		return err
+	}
+	return m.routeToNodes(&list)
+}
+
+// unready lists the nodes that are not Ready, each with its reason, ten at most.
+func (m *machine) unready(list *pcorev1.NodeList) []string {
+	var out []string
+	for i := range m.options.Nodes {
+		name := fmt.Sprintf("node-%d", i+1)
+		if reason := unreadyReason(list, name); reason != "" && len(out) < 10 {
+			out = append(out, name+": "+reason)
+		}
+	}
+	return out
+}
+
+func unreadyReason(list *pcorev1.NodeList, name string) string {
+	for i := range list.Items {
+		if list.Items[i].Name != name {
+			continue
+		}
+		for _, c := range list.Items[i].Status.Conditions {
+			if c.Type == corev1.NodeReady {
+				if c.Status == corev1.ConditionTrue {
+					return ""
+				}
+				return c.Message
+			}
+		}
+		return "it has not reported yet"
+	}
+	return "it has not registered"
+}
+
+// routeToNodes lets the machine itself reach pods and services of nodes that have a network of their own.
+func (m *machine) routeToNodes(list *pcorev1.NodeList) error {
+	if !m.options.namespaced() {
+		return nil
+	}
+	routes, err := hostRoutes(m.nodes, list, m.options.ServiceCIDR)
+	if err != nil {
+		return err
+	}
+	return podnetwork.EnsureRoutes(routes)
+}
+
+// hostRoutes sends each node's pods to that node, and services to the first: its rules know every service.
+func hostRoutes(nodes []*node, list *pcorev1.NodeList, serviceCIDR string) ([]podnetwork.Route, error) {
+	services, err := netip.ParsePrefix(serviceCIDR)
+	if err != nil {
+		return nil, fmt.Errorf("reading the services' network: %w", err)
+	}
+	routes := []podnetwork.Route{{Destination: services, Gateway: nodes[0].address()}}
+	for _, n := range nodes {
+		for i := range list.Items {
+			if list.Items[i].Name != n.name {
+				continue
+			}
+			pods, err := netip.ParsePrefix(list.Items[i].Spec.PodCIDR)
+			if err != nil {
+				return nil, fmt.Errorf("reading the pod network of %s: %w", n.name, err)
+			}
+			routes = append(routes, podnetwork.Route{Destination: pods, Gateway: n.address()})
+		}
+	}
+	return routes, nil
+}

@@ -1,0 +1,83 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package up
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/pinnace-dev/pinnace/internal/podnetwork"
+	"github.com/pinnace-dev/pinnace/internal/supervise"
+)
+
+// ManagerUser is who the manager is to the API server; config/rbac binds it to its role.
+const ManagerUser = "system:pinnace:manager"
+
+// SimulatorUser is who the process of all simulated nodes is to the API server.
+const SimulatorUser = "system:pinnace:simulator"
+
+// NodeUserPrefix and NodesGroup are who an agent is to the API server: the policy for agents reads the node's name
+// from the user's.
+const (
+	NodeUserPrefix = "system:pinnace:node:"
+	NodesGroup     = "system:pinnace:nodes"
+)
+
+// memoryEnv keeps our own processes small: at Go's default their heaps grow to twice what lives. docs/bench.md has figures.
+var memoryEnv = []string{"GOGC=40"}
+
+// startManager runs the manager as a child, so that it may die and come back alone.
+func (m *machine) startManager(ctx context.Context) error {
+	kubeconfig, err := m.plane.Kubeconfig("manager", ManagerUser)
+	if err != nil {
+		return err
+	}
+	return m.supervise(ctx, "", supervise.Process{
+		Name: "manager",
+		Path: m.program,
+		Args: []string{
+			"manager", "--kubeconfig=" + kubeconfig, "--leader-elect=false",
+			"--cluster-cidr=" + m.options.PodCIDR, "--service-cidr=" + m.options.ServiceCIDR,
+		},
+		Env: memoryEnv,
+	})
+}
+
+// supervise starts a child whose log and pid file stand in the data folder, and keeps it running until the stop. It runs
+// in the given network namespace, or in this process' own.
+func (m *machine) supervise(ctx context.Context, netns string, p supervise.Process) error {
+	p.PIDFile = filepath.Join(m.options.DataDir, "run", p.Name+".pid")
+	if p.LogFile == "" {
+		p.LogFile = filepath.Join(m.options.DataDir, "log", p.Name+".log")
+	}
+	// Were this program killed, its children would run on beside those of the next start.
+	p.OrphanSignal = syscall.SIGTERM
+	program := filepath.Base(p.Path)
+	if _, err := supervise.EndLeftover(ctx, p.PIDFile, func(line []string) bool {
+		return len(line) > 0 && filepath.Base(line[0]) == program
+	}, 10*time.Second); err != nil {
+		return fmt.Errorf("ending the %s of an earlier run: %w", p.Name, err)
+	}
+	if netns != "" {
+		var err error
+		if p.Path, p.Args, err = podnetwork.EnterCommand(netns, p.Path, p.Args...); err != nil {
+			return err
+		}
+	}
+	s, err := supervise.Run(ctx, p, supervise.Options{OnEvent: m.onProcess})
+	if err != nil {
+		return err
+	}
+	m.push("", s.Stop)
+	go func() {
+		select {
+		case m.failed <- <-s.Failed():
+		default: // The first failure ends everything; the rest follow from it.
+		}
+	}()
+	return nil
+}

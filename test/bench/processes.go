@@ -1,0 +1,92 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// usage is what one process uses.
+type usage struct {
+	Name string `json:"name"`
+	// RSSMB is resident memory, of which AnonMB is its own (not mapped from files), in 10^6 bytes.
+	RSSMB  float64 `json:"rssMB"`
+	AnonMB float64 `json:"anonMB"`
+	// CPUSeconds were used over the time that was watched.
+	CPUSeconds float64 `json:"cpuSeconds"`
+}
+
+// clockTick is the unit of times in /proc: 100 a second on every Linux that Go supports.
+const clockTick = 100
+
+// watchUsage measures processes over a time.
+func watchUsage(processes map[string]int, over time.Duration) ([]usage, error) {
+	before := map[string]float64{}
+	for name, pid := range processes {
+		seconds, err := cpuSeconds(pid)
+		if err != nil {
+			return nil, fmt.Errorf("measuring %s: %w", name, err)
+		}
+		before[name] = seconds
+	}
+	time.Sleep(over) // the measurement itself: there is nothing to wait for
+	var out []usage
+	for name, pid := range processes {
+		seconds, err := cpuSeconds(pid)
+		if err != nil {
+			return nil, fmt.Errorf("measuring %s: %w", name, err)
+		}
+		u := usage{Name: name, CPUSeconds: seconds - before[name]}
+		if u.RSSMB, u.AnonMB, err = memory(pid); err != nil {
+			return nil, fmt.Errorf("measuring %s: %w", name, err)
+		}
+		out = append(out, u)
+	}
+	slices.SortFunc(out, func(a, b usage) int { return int(b.RSSMB*10 - a.RSSMB*10) })
+	return out, nil
+}
+
+func cpuSeconds(pid int) (float64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	user, err1 := strconv.ParseFloat(fields[11], 64)
+	system, err2 := strconv.ParseFloat(fields[12], 64)
+	if err1 != nil || err2 != nil {
+		return 0, fmt.Errorf("reading the times of process %d", pid)
+	}
+	return (user + system) / clockTick, nil
+}
+
+func memory(pid int) (rss, anon float64, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		kib, _ := strconv.ParseFloat(f[1], 64)
+		switch f[0] {
+		case "VmRSS:":
+			rss = kib * 1024 / 1e6
+		case "RssAnon:":
+			anon = kib * 1024 / 1e6
+		}
+	}
+	if rss == 0 {
+		return 0, 0, fmt.Errorf("process %d shows no memory", pid)
+	}
+	return rss, anon, nil
+}
