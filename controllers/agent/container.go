@@ -53,7 +53,7 @@ func makeContainerConfig(pod *pcorev1.Pod, step startStep, in containerInputs) (
 		},
 	}
 	for _, v := range in.env {
-		config.Envs = append(config.Envs, &runtimeapi.KeyValue{Key: v.Name, Value: v.Value})
+		config.Envs = append(config.Envs, &runtimeapi.KeyValue{Key: v.Name, Value: []byte(v.Value)})
 	}
 	if in.logs {
 		config.LogPath = filepath.Join(c.Name, strconv.Itoa(int(step.restartCount))+".log")

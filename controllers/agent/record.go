@@ -36,6 +36,10 @@ type record struct {
 	mounts map[string]string
 	// refreshAt is when files from references are to be brought up to date.
 	refreshAt time.Time
+	// metaVersion is the resource version for which the files were last looked at.
+	metaVersion string
+	// tokens of service accounts by what was asked for.
+	tokens map[string]podToken
 	// final is the status that a deleted pod ended with, while its containers were still known.
 	final *pcorev1.PodStatus
 	// finished says that nothing of the pod is left on the node; released that our finalizer is off, too.

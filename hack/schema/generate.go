@@ -24,54 +24,68 @@ const (
 )
 
 // generate returns the CRDs of every kind under the given package patterns as YAML, by file name.
-func generate(overlays []*Overlay, patterns ...string) (map[string][]byte, error) {
+// The admission policies of the rules that the schemas don't carry come second.
+func generate(overlays []*Overlay, patterns ...string) (crds, policies map[string][]byte, err error) {
 	parser, roots, err := parse(patterns)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	kinds := crd.FindKubeKinds(parser, crd.FindMetav1(roots))
 	if err := needTypes(parser, roots, kindNames(kinds)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, overlay := range overlays {
 		if err := overlay.applyTypes(parser); err != nil {
-			return nil, fmt.Errorf("%s: %w", overlay.file, err)
+			return nil, nil, fmt.Errorf("%s: %w", overlay.file, err)
 		}
 	}
 	patches, err := kindPatches(overlays)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	files := make(map[string][]byte, len(kinds))
 	var failures []error
+	var specRules []hoisted
+	var podRules apiextensionsv1.ValidationRules
 	for _, groupKind := range kinds {
 		parser.NeedCRDFor(groupKind, nil)
 		definition := parser.CustomResourceDefinitions[groupKind]
 		crd.FixTopLevelMetadata(definition)
 		if err := finish(&definition, patches[groupKind.Kind]); err != nil {
-			return nil, fmt.Errorf("%s: %w", groupKind.Kind, err)
+			return nil, nil, fmt.Errorf("%s: %w", groupKind.Kind, err)
 		}
 		delete(patches, groupKind.Kind)
+		rules, atTop, err := hoistRules(&definition)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", groupKind.Kind, err)
+		}
+		if groupKind.Kind == "Pod" {
+			specRules, podRules = rules, atTop
+		}
 		if err := validate(&definition); err != nil {
 			failures = append(failures, fmt.Errorf("%s: %w", groupKind.Kind, err))
 		}
 		raw, err := encode(&definition)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		files[definition.Spec.Group+"_"+definition.Spec.Names.Plural+".yaml"] = raw
 	}
 	if len(failures) > 0 {
-		return nil, errors.Join(failures...)
+		return nil, nil, errors.Join(failures...)
 	}
 	for kind := range patches {
-		return nil, fmt.Errorf("the overlay patches kind %s, which there is not", kind)
+		return nil, nil, fmt.Errorf("the overlay patches kind %s, which there is not", kind)
 	}
 	// The loader checks types only as far as the schemas need them, so type errors in its half-read packages are normal.
 	if loader.PrintErrors(roots, packages.TypeError) {
-		return nil, fmt.Errorf("the API types have the errors above")
+		return nil, nil, fmt.Errorf("the API types have the errors above")
 	}
-	return files, nil
+	raw, err := podPolicies(specRules, podRules)
+	if err != nil {
+		return nil, nil, err
+	}
+	return files, map[string][]byte{"pods.yaml": raw}, nil
 }
 
 // parse loads the packages with controller-gen's own parser and markers.
@@ -139,6 +153,32 @@ func finish(definition *apiextensionsv1.CustomResourceDefinition, kind *Kind) er
 		version.AdditionalPrinterColumns = append(version.AdditionalPrinterColumns, column.definition())
 	}
 	return nil
+}
+
+// hoistRules takes the rules of PodSpecs, and those at the top of Pod, out of a CRD's schema.
+func hoistRules(definition *apiextensionsv1.CustomResourceDefinition) ([]hoisted, apiextensionsv1.ValidationRules, error) {
+	path, holds := podSpecPaths[definition.Spec.Names.Kind]
+	if !holds {
+		return nil, nil, nil
+	}
+	root := definition.Spec.Versions[0].Schema.OpenAPIV3Schema
+	if definition.Spec.Names.Kind == "ReplicaSet" {
+		return nil, nil, nil // Its template is loose, and has no rules.
+	}
+	var rules []hoisted
+	err := edit(root, path, func(podSpec *apiextensionsv1.JSONSchemaProps) error {
+		rules = hoist(podSpec)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("finding the pod spec at %s: %w", path, err)
+	}
+	if definition.Spec.Names.Kind != "Pod" {
+		return rules, nil, nil
+	}
+	atTop := root.XValidations
+	root.XValidations = nil
+	return rules, atTop, nil
 }
 
 // relax makes the default {observedGeneration: -1} a valid status, and takes the rules of types that occur in specs too

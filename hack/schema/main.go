@@ -17,6 +17,7 @@ import (
 var (
 	overlayDir = flag.String("overlay", "hack/schema/overlay", "the folder of the overlay")
 	crdDir     = flag.String("crds", "config/crd/bases", "the folder that the CRDs are written to")
+	policyDir  = flag.String("policies", "config/policy", "the folder that the generated policies are written to")
 	rolesDir   = flag.String("roles", "config/rbac", "the folder that the generated roles are written to")
 )
 
@@ -34,7 +35,7 @@ func run(check bool) error {
 	if err != nil {
 		return err
 	}
-	crds, err := generate(overlays, "./api/...")
+	crds, policies, err := generate(overlays, "./api/...")
 	if err != nil {
 		return err
 	}
@@ -43,9 +44,9 @@ func run(check bool) error {
 		return err
 	}
 	if check {
-		return errors.Join(compare(crds, *crdDir, "*.yaml"), compare(roles, *rolesDir, "*_role.yaml"))
+		return errors.Join(compare(crds, *crdDir, "*.yaml"), compare(policies, *policyDir, "pods.yaml"), compare(roles, *rolesDir, "*_role.yaml"))
 	}
-	return errors.Join(write(crds, *crdDir, "*.yaml"), write(roles, *rolesDir, "*_role.yaml"))
+	return errors.Join(write(crds, *crdDir, "*.yaml"), write(policies, *policyDir, "pods.yaml"), write(roles, *rolesDir, "*_role.yaml"))
 }
 
 // write makes the given files the only ones of the folder that match the pattern.

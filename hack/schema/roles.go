@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"golang.org/x/tools/go/packages"
@@ -16,8 +17,9 @@ import (
 	"sigs.k8s.io/controller-tools/pkg/rbac"
 )
 
-// agentPath is the part of an import path by which the agent's packages are known; all others are the manager's.
-const agentPath = "/controllers/agent"
+// agentPaths are the parts of import paths by which the packages of the agent's process are known; all others are the
+// manager's. internal/setup says the same in code.
+var agentPaths = []string{"/controllers/agent", "/controllers/network/dataplane", "/controllers/network/routes"}
 
 // generateRoles returns the ClusterRoles of the manager and of the agents as YAML, by file name, from the
 // +kubebuilder:rbac markers of the given packages.
@@ -28,7 +30,7 @@ func generateRoles(patterns ...string) (map[string][]byte, error) {
 	}
 	var manager, agent []*loader.Package
 	for _, root := range roots {
-		if strings.Contains(root.PkgPath, agentPath) {
+		if slices.ContainsFunc(agentPaths, func(path string) bool { return strings.Contains(root.PkgPath, path) }) {
 			agent = append(agent, root)
 		} else {
 			manager = append(manager, root)

@@ -25,12 +25,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/pinnace-dev/pinnace/internal/controlplane"
 	"github.com/pinnace-dev/pinnace/internal/supervise"
@@ -150,10 +154,15 @@ func pid(t *testing.T, cp *controlplane.ControlPlane, name string) int {
 func TestRestart(t *testing.T) {
 	dir := t.TempDir()
 	o := options(t, dir)
+	o.AuditPolicyFile = filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(o.AuditPolicyFile, []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	first := start(t, o)
 	c := clientset(t, first.RESTConfig())
 	const secret, public = "only-for-friends-93b1", "for-everybody-93b1"
 	create(t, c, secret, public)
+	createPinnaceSecret(t, first, secret)
 
 	t.Run("service account tokens", func(t *testing.T) {
 		eventually(t, "the default service account is there", func(ctx context.Context) error {
@@ -167,6 +176,9 @@ func TestRestart(t *testing.T) {
 	t.Run("anonymous", func(t *testing.T) { anonymousSeesHealthAlone(t, first) })
 	before := certificates(t, dir)
 	stop(t, first)
+	if log, err := os.ReadFile(first.AuditLog()); err != nil || !bytes.Contains(log, []byte(`"resource":"configmaps"`)) {
+		t.Errorf("the audit log does not tell of the ConfigMap: %v", err)
+	}
 
 	t.Run("encryption at rest", func(t *testing.T) {
 		if !storeHolds(t, dir, public) {
@@ -213,6 +225,37 @@ func create(t *testing.T, c *kubernetes.Clientset, secret, public string) {
 	})
 	if _, err := c.CoreV1().Secrets("default").Create(t.Context(),
 		&corev1.Secret{ObjectMeta: meta, StringData: map[string]string{"password": secret}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// createPinnaceSecret needs no more of Pinnace's API than the name of the kind.
+func createPinnaceSecret(t *testing.T, cp *controlplane.ControlPlane, secret string) {
+	t.Helper()
+	anything := true
+	crd := &apiextensionsv1.CustomResourceDefinition{
+		ObjectMeta: metav1.ObjectMeta{Name: "secrets.core.pinnace.dev"},
+		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
+			Group: "core.pinnace.dev", Scope: apiextensionsv1.NamespaceScoped,
+			Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "secrets", Singular: "secret", Kind: "Secret", ListKind: "SecretList"},
+			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{
+				Name: "v1", Served: true, Storage: true,
+				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: &anything}},
+			}},
+		},
+	}
+	if _, err := envtest.InstallCRDs(cp.RESTConfig(), envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{crd}}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(cp.RESTConfig(), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Create(t.Context(), &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "core.pinnace.dev/v1", "kind": "Secret",
+		"metadata":   map[string]any{"namespace": "default", "name": "kept"},
+		"stringData": map[string]any{"password": secret},
+	}}); err != nil {
 		t.Fatal(err)
 	}
 }

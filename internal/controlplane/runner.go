@@ -150,8 +150,7 @@ func (g *generation) Stop(ctx context.Context) error {
 		select {
 		case g.stopErr = <-stopped:
 		case <-ctx.Done():
-			g.stopErr = g.id.End(ctx, 0)
-			<-stopped
+			g.stopErr = errors.Join(g.id.End(ctx, 0), <-stopped)
 		}
 		<-g.done
 	})

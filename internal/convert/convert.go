@@ -5,6 +5,7 @@ package convert
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -189,7 +190,8 @@ func (c *converter) checkEncoding() error {
 // template is left alone as a whole: half of it converted would render to
 // objects of both worlds.
 func (c *converter) unreadable(chunk chunk, err error) (output, error) {
-	failure, _ := err.(*parseError)
+	var failure *parseError
+	errors.As(err, &failure)
 	action := bytes.Index(chunk.data, []byte("{{"))
 	if action < 0 {
 		if failure == nil {

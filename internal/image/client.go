@@ -46,7 +46,6 @@ func NewClient(info Info) (*Client, error) {
 			DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 			MaxIdleConnsPerHost: 4,
 			IdleConnTimeout:     5 * time.Second,
-			ForceAttemptHTTP2:   true,
 		},
 	}, nil
 }

@@ -153,6 +153,8 @@ type Server struct {
 	http      *http.Server
 	addresses []string
 	done      chan struct{}
+	// busy is held for reading by each request.
+	busy sync.RWMutex
 }
 
 // Serve listens on the addresses (host:port; port 0 picks one) and serves until Close. tlsConfig must ask for and
@@ -161,15 +163,19 @@ func (r *Registry) Serve(addresses []string, tlsConfig *tls.Config) (*Server, er
 	if tlsConfig == nil || tlsConfig.ClientAuth != tls.RequireAndVerifyClientCert {
 		return nil, errors.New("the image registry decides what runs in containers: it is served with client certificates only")
 	}
-	s := &Server{
-		http: &http.Server{
-			Handler:           r,
-			TLSConfig:         tlsConfig,
-			ReadHeaderTimeout: 10 * time.Second,
-			IdleTimeout:       30 * time.Second,
-			ErrorLog:          log.New(io.Discard, "", 0),
-		},
-		done: make(chan struct{}),
+	s := &Server{done: make(chan struct{})}
+	s.http = &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			s.busy.RLock()
+			defer s.busy.RUnlock()
+			r.ServeHTTP(w, req)
+		}),
+		TLSConfig:         tlsConfig,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		ErrorLog:          log.New(io.Discard, "", 0),
+		// HTTP/1.1 alone: HTTP/2 costs memory, and large blobs gain nothing.
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
 	var listeners []net.Listener
 	for _, address := range addresses {
@@ -200,10 +206,21 @@ func (r *Registry) Serve(addresses []string, tlsConfig *tls.Config) (*Server, er
 // Addresses are where it listens, in the order given, with real ports.
 func (s *Server) Addresses() []string { return s.addresses }
 
-// Close stops listening and lets requests end for as long as the context allows.
+// Close stops the server. It lets requests end for as long as the context allows; connections without a request are closed at
+// once, for which http.Server's own Shutdown would wait seconds.
 func (s *Server) Close(ctx context.Context) error {
-	if err := s.http.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("ending the image registry: %w", err), s.http.Close())
+	idle := make(chan struct{})
+	go func() {
+		s.busy.Lock() // Later requests wait here until their connection is closed.
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		defer s.busy.Unlock()
+	case <-ctx.Done():
+	}
+	if err := s.http.Close(); err != nil {
+		return fmt.Errorf("ending the image registry: %w", err)
 	}
 	<-s.done
 	return nil

@@ -74,7 +74,7 @@ func (f *tlsFiles) load() (*tls.Config, error) {
 	f.seen = times
 	f.config = &tls.Config{
 		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
-		NextProtos: []string{"h2", "http/1.1"},
+		NextProtos: []string{"http/1.1"},
 	}
 	return f.config, nil
 }

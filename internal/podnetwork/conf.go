@@ -4,6 +4,8 @@
 package podnetwork
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +31,8 @@ type Network struct {
 	Bridge string
 	// MTU of the pods' interfaces in bytes; 0 leaves it to the kernel. See DetectMTU.
 	MTU int
-	// LeaseDir keeps which addresses are taken. It belongs on a tmpfs: after a reboot no pod holds an address.
+	// LeaseDir keeps which addresses are taken. It belongs on a tmpfs: after a reboot no pod holds an address. WriteConf
+	// defaults it to a folder in /run/pinnace whose name depends on the CNI folder alone.
 	LeaseDir string
 }
 
@@ -105,6 +108,10 @@ func (n Network) Render() ([]byte, error) {
 // WriteConf writes the configuration into containerd's CNI folder. The runtime sees it by itself and reports
 // NetworkReady from then on. changed is false when the same text was there already.
 func (n Network) WriteConf(dir string) (changed bool, err error) {
+	if n.LeaseDir == "" {
+		sum := sha256.Sum256([]byte(dir))
+		n.LeaseDir = filepath.Join("/run/pinnace", "cni-"+hex.EncodeToString(sum[:6]))
+	}
 	data, err := n.Render()
 	if err != nil {
 		return false, err
@@ -116,10 +123,8 @@ func (n Network) WriteConf(dir string) (changed bool, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return false, fmt.Errorf("making the CNI folder: %w", err)
 	}
-	if n.LeaseDir != "" {
-		if err := os.MkdirAll(n.LeaseDir, 0o700); err != nil {
-			return false, fmt.Errorf("making the folder of the pods' addresses: %w", err)
-		}
+	if err := os.MkdirAll(n.LeaseDir, 0o700); err != nil {
+		return false, fmt.Errorf("making the folder of the pods' addresses: %w", err)
 	}
 	next := filepath.Join(dir, "."+confName+".new")
 	if err := os.WriteFile(next, data, 0o644); err != nil {

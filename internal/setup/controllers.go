@@ -71,7 +71,7 @@ func addManagerControllers(ctx context.Context, mgr ctrl.Manager, o ManagerOptio
 		endpointslice.NewReconciler(c),
 		addresses,
 		lifecycle.NewReconciler(c, lifecycle.Options{}),
-		podgc.NewReconciler(c, live),
+		podgc.NewReconciler(c, live, podgc.Options{}),
 	)
 }
 

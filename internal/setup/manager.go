@@ -7,10 +7,15 @@ import (
 	"context"
 	"fmt"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/pinnace-dev/pinnace/controllers/node/lifecycle"
 )
 
 // ManagerOptions say how the manager runs.
@@ -47,6 +52,10 @@ func RunManager(ctx context.Context, o ManagerOptions) error {
 		return err
 	}
 	options := managerOptions()
+	// Leases of others than nodes are none of ours to read.
+	options.Cache.ByObject = map[client.Object]cache.ByObject{
+		&coordinationv1.Lease{}: {Namespaces: map[string]cache.Config{lifecycle.LeaseNamespace: {}}},
+	}
 	options.LeaderElection = o.LeaderElect
 	options.LeaderElectionID = "pinnace-manager"
 	options.LeaderElectionNamespace = o.LeaderElectionNamespace

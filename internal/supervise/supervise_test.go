@@ -261,6 +261,40 @@ func TestEndLeftover(t *testing.T) {
 	})
 }
 
+func TestReadOnlyFileRange(t *testing.T) {
+	for _, tc := range []struct {
+		name, line string
+		start, end uintptr
+		ok         bool
+	}{
+		{"text", "00400000-00500000 r-xp 00000000 fe:00 12 /bin/etcd\n", 0x400000, 0x500000, true},
+		{"writable", "00400000-00500000 rw-p 00000000 fe:00 12 /bin/etcd\n", 0, 0, false},
+		{"anonymous", "c000000000-c000400000 r--p 00000000 00:00 0 \n", 0, 0, false},
+		{"special", "7ffd0000-7ffe0000 r-xp 00000000 00:00 0 [vdso]\n", 0, 0, false},
+		{"nonsense", "x-y r-xp 0 0 0 /bin/etcd\n", 0, 0, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			start, end, ok := readOnlyFileRange(tc.line)
+			if start != tc.start || end != tc.end || ok != tc.ok {
+				t.Errorf("got %x %x %v", start, end, ok)
+			}
+		})
+	}
+}
+
+// TestReturnFilePages sees that a process lives on without its pages.
+func TestReturnFilePages(t *testing.T) {
+	s, _ := run(t, Process{Name: "sleeper", Path: "/bin/sleep", Args: []string{"1000"}})
+	if err := ReturnFilePages(s.PID()); errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EPERM) {
+		t.Logf("this kernel does not offer it: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if s.PID() == 0 || s.Restarts() != 0 {
+		t.Error("the process died of it")
+	}
+}
+
 func TestLogIsBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	log, err := OpenLog(path)

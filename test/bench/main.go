@@ -45,20 +45,20 @@ func main() {
 	idle := flag.Duration("idle", 30*time.Second, "how long to measure at rest")
 	verbose := flag.Bool("v", false, "show what `pinnace up` prints")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	log := io.Discard
 	if *verbose {
 		log = os.Stderr
 	}
 	s := settings{Rounds: *rounds, Pods: *pods, Settle: *settle, Idle: *idle, Parallel: []int{2, 4, 8}}
-	if err := run(ctx, s, *out, log); err != nil {
+	if err := run(s, *out, log); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, s settings, out string, log io.Writer) (err error) {
+func run(s settings, out string, log io.Writer) (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	if os.Geteuid() != 0 {
 		return errors.New("it runs containers, which needs root")
 	}

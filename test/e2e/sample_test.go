@@ -41,8 +41,7 @@ func TestSampleOnRealContainers(t *testing.T) {
 
 	before := pods(t, m)
 	t.Run("a deleted pod is replaced and its container gone", func(t *testing.T) { checkDeletedPod(t, m, before[0]) })
-	before = pods(t, m)
-	t.Run("restart with the containers running on", func(t *testing.T) { checkRestart(t, m, before) })
+	t.Run("restart with the containers running on", func(t *testing.T) { checkRestart(t, m) })
 	t.Run("Ctrl-C leaves nothing behind", func(t *testing.T) { checkNothingLeft(t, m) })
 }
 
@@ -226,11 +225,11 @@ func checkDeletedPod(t *testing.T, m *machine.Machine, gone pod) {
 	}
 }
 
-func checkRestart(t *testing.T, m *machine.Machine, before []pod) {
+func checkRestart(t *testing.T, m *machine.Machine) {
 	stop(t, m)
 	start(t, m, "--keep-pods")
 	scale(t, m, 3) // its containers went with the first stop; from here on they stay
-	before = pods(t, m)
+	before := pods(t, m)
 	kubeconfig, err := os.ReadFile(m.DataDir + "/kubeconfig")
 	if err != nil {
 		t.Fatal(err)

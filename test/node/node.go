@@ -224,6 +224,20 @@ func (n *Node) removePods(ctx context.Context) error {
 	return errors.Join(failures...)
 }
 
+// RemoveCgroups removes a cgroup that pods were put below, from every hierarchy; the runtime never does. It must be empty.
+func RemoveCgroups(name string) error {
+	var failures []error
+	for _, pattern := range []string{"/sys/fs/cgroup/" + name, "/sys/fs/cgroup/*/" + name} {
+		paths, err := filepath.Glob(pattern)
+		failures = append(failures, err)
+		for _, path := range paths {
+			// A cgroup is removed by rmdir, from the leaves up; what looks like files in it is none.
+			failures = append(failures, exec.Command("find", path, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";").Run())
+		}
+	}
+	return errors.Join(failures...)
+}
+
 // unmountBelow takes away what a runtime that failed left mounted, so that removing the folder removes nothing else.
 func unmountBelow(dir string) error {
 	mounts, err := os.ReadFile("/proc/self/mounts")

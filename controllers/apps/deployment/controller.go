@@ -67,7 +67,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("deployment").
 		For(&pappsv1.Deployment{}, builder.WithPredicates(asked)).
 		Watches(&pappsv1.ReplicaSet{}, kube.Owned[*pappsv1.ReplicaSet]{Owner: kind, Adopters: r.adopters, Own: r.own}).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: kube.Backoff()}).
 		Complete(r)
 }
 

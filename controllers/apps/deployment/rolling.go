@@ -12,11 +12,7 @@ func (b *board) rollingUpdate(p *plan) error {
 			return err
 		}
 		p.create = rs
-		// The new pods aren't there yet, so nothing old may go on their account; what was spare before still may.
-		b.newest = &set{rs: rs, size: *rs.Spec.Replicas, annotations: rs.Annotations, minReady: rs.Spec.MinReadySeconds}
-		b.shrink()
-		b.newest = nil
-		return nil
+		return nil // what may go of the old ones is decided once its status is there
 	}
 	switch want := b.settings.replicas; {
 	case b.newest.size > want:
@@ -31,17 +27,35 @@ func (b *board) rollingUpdate(p *plan) error {
 	return nil
 }
 
-// growth is the size that the newest set may have: as many pods as wanted, but no more in all than the surge allows.
+// isObserved says whether the status of every set describes its present size.
+func (b *board) isObserved() bool {
+	for _, s := range b.all() {
+		if s.rs.Generation > s.rs.Status.ObservedGeneration {
+			return false
+		}
+	}
+	return true
+}
+
+// growth is the size that the newest set may have: as many pods as wanted, but no more in all than the surge allows. Pods that
+// should go but are still there count, too; upstream looks at the wanted sizes alone, and is above its surge for as long as
+// deletions fail.
 func (b *board) growth(have int32) int32 {
-	room := b.settings.most() - total(b.all())
+	room := b.settings.most()
+	for _, s := range b.all() {
+		room -= max(s.size, s.rs.Status.Replicas)
+	}
 	return have + max(0, min(room, b.settings.replicas-have))
 }
 
 // shrink makes the old sets smaller, as far as the bound of available pods allows: first pods that aren't available
 // anyway, which would only hold the rollout up, then available ones, the oldest revision first.
+//
+// It waits until every ReplicaSet's status describes its present size: of a set that was made smaller and larger again, an older
+// status may count pods that are gone. Upstream doesn't wait, and can fall below its bound there.
 func (b *board) shrink() {
 	sets := active(b.old)
-	if len(sets) == 0 {
+	if len(sets) == 0 || !b.isObserved() {
 		return
 	}
 	// Pods of the newest set that aren't available yet don't count as spare.

@@ -58,7 +58,7 @@ func (b *board) onlyActive() *set {
 
 // isSaturated says whether the newest set carries the whole Deployment, and all of its pods are available.
 func (b *board) isSaturated() bool {
-	if b.newest == nil {
+	if b.newest == nil || !b.isObserved() {
 		return false
 	}
 	desired, ok := revision.Count(b.newest.rs, revision.DesiredAnnotation)

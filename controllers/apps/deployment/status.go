@@ -82,7 +82,7 @@ func makeStatus(s *scope, o outcome) (status pappsv1.DeploymentStatus, wait time
 		status.Conditions = started(s, o, newest, status.Conditions)
 	}
 	if o.estimate && o.createErr == nil {
-		status.Conditions, wait = estimate(s, newest, &status)
+		status.Conditions, wait = estimate(s, o, newest, &status)
 		status.Conditions = replicaFailure(status.Conditions, newest, all, s.now)
 	}
 	status.Conditions = condition.Deployment.SetVerdict(status.Conditions, judge(s, &status, newest, all, o.createErr), s.now)
@@ -134,6 +134,21 @@ func count(s *scope, newest *pappsv1.ReplicaSet, all []*pappsv1.ReplicaSet) papp
 func complete(d *pappsv1.Deployment, s *settings, status *pappsv1.DeploymentStatus) bool {
 	return status.UpdatedReplicas == s.replicas && status.Replicas == s.replicas && status.AvailableReplicas == s.replicas &&
 		status.ObservedGeneration >= d.Generation
+}
+
+// settled says whether the ReplicaSets are sized as they should be in the end, and their status describes that. Without it a Deployment
+// would look complete for a moment when its template goes there and back, before anything has moved.
+func settled(newest *pappsv1.ReplicaSet, all []*pappsv1.ReplicaSet, want int32) bool {
+	for _, rs := range all {
+		size := int32(0)
+		if newest != nil && rs.UID == newest.UID {
+			size = want
+		}
+		if (&set{rs: rs}).replicas() != size || rs.Generation > rs.Status.ObservedGeneration {
+			return false
+		}
+	}
+	return newest != nil
 }
 
 func available(s *scope, status *pappsv1.DeploymentStatus) []appsv1.DeploymentCondition {
@@ -192,7 +207,7 @@ func started(s *scope, o outcome, newest *pappsv1.ReplicaSet, list []appsv1.Depl
 }
 
 // estimate judges the progress of a rollout. wait is when the deadline should be looked at again.
-func estimate(s *scope, newest *pappsv1.ReplicaSet, status *pappsv1.DeploymentStatus) (list []appsv1.DeploymentCondition, wait time.Duration) {
+func estimate(s *scope, o outcome, newest *pappsv1.ReplicaSet, status *pappsv1.DeploymentStatus) (list []appsv1.DeploymentCondition, wait time.Duration) {
 	list = status.Conditions
 	if s.settings.deadline == 0 {
 		return condition.Deployment.Remove(list, string(appsv1.DeploymentProgressing)), 0
@@ -207,7 +222,7 @@ func estimate(s *scope, newest *pappsv1.ReplicaSet, status *pappsv1.DeploymentSt
 	}
 	present, ok := progress(list)
 	switch {
-	case complete(s.deployment, &s.settings, status):
+	case complete(s.deployment, &s.settings, status) && settled(newest, o.replicaSets, s.settings.replicas):
 		return progressing(list, corev1.ConditionTrue, reasonComplete, subject+" has successfully progressed.", s.now), 0
 	case moved(&s.deployment.Status, status):
 		return refresh(list, subject+" is progressing.", s.now), s.settings.deadline + time.Second
@@ -257,7 +272,7 @@ func replicaFailure(list []appsv1.DeploymentCondition, newest *pappsv1.ReplicaSe
 
 // judge says in one sentence how far the Deployment is and, when it isn't ready, why.
 func judge(s *scope, status *pappsv1.DeploymentStatus, newest *pappsv1.ReplicaSet, all []*pappsv1.ReplicaSet, createErr error) condition.Verdict {
-	done := complete(s.deployment, &s.settings, status)
+	done := complete(s.deployment, &s.settings, status) && settled(newest, all, s.settings.replicas)
 	counted := fmt.Sprintf("%d of %d pods are updated and available.", min(status.UpdatedReplicas, status.AvailableReplicas), s.settings.replicas)
 	v := condition.Verdict{State: condition.InProgress, Reason: reasonProgressing, Message: counted}
 	if problem, ok := firstProblem(newest, all); ok && !done {

@@ -67,7 +67,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&pcorev1.Pod{}, kube.Owned[*pcorev1.Pod]{
 			Owner: kind, Delay: podDelay, Matters: workload.Matters, Adopters: r.adopters, Own: r.pods.Own,
 		}).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: kube.Backoff()}).
 		Complete(r)
 }
 

@@ -46,8 +46,12 @@ func (r *Runtime) CreateContainer(_ context.Context, sandboxID string, config *r
 	if !s.ready {
 		return "", status.Errorf(codes.Unknown, "sandbox %s is not running", sandboxID)
 	}
-	if fault := r.images[config.GetImage().GetImage()]; fault.absent {
-		return "", status.Errorf(codes.NotFound, "image %q not found", config.GetImage().GetImage())
+	image := config.GetImage().GetUserSpecifiedImage()
+	if image == "" {
+		image = config.GetImage().GetImage()
+	}
+	if fault := r.images[image]; fault.absent {
+		return "", status.Errorf(codes.NotFound, "image %q not found", image)
 	} else if fault.createError != "" {
 		return "", status.Error(codes.Unknown, fault.createError)
 	}
@@ -57,7 +61,7 @@ func (r *Runtime) CreateContainer(_ context.Context, sandboxID string, config *r
 		}
 	}
 	c := &container{
-		id: r.id("c"), sandboxID: sandboxID, meta: config.GetMetadata(), image: config.GetImage().GetImage(),
+		id: r.id("c"), sandboxID: sandboxID, meta: config.GetMetadata(), image: image,
 		labels: config.GetLabels(), notes: config.GetAnnotations(), created: r.options.Now().UnixNano(),
 		state: runtimeapi.ContainerState_CONTAINER_CREATED,
 	}

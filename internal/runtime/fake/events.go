@@ -49,6 +49,9 @@ func (r *Runtime) Events(ctx context.Context, to chan<- *runtimeapi.ContainerEve
 
 // emit queues an event for the listener; without one nothing is kept. The lock is held.
 func (r *Runtime) emit(id string, labels map[string]string, kind runtimeapi.ContainerEventType) {
+	if r.stopped != nil && kind == runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT {
+		r.stopped(labels)
+	}
 	if len(r.listeners) == 0 {
 		return
 	}
@@ -91,4 +94,11 @@ func (a *addresses) give(ip netip.Addr) {
 	if ip.IsValid() && a.prefix.Contains(ip) {
 		a.free = append(a.free, ip)
 	}
+}
+
+// OnStopped calls f with the pod's labels for each sandbox or container that has ended from now on; it must return at once.
+func (r *Runtime) OnStopped(f func(labels map[string]string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped = f
 }

@@ -62,6 +62,7 @@ type Runtime struct {
 	backlog    []*runtimeapi.ContainerEventResponse
 	wake       chan struct{}
 	counts     map[string]int
+	stopped    func(labels map[string]string)
 }
 
 var _ runtime.Service = (*Runtime)(nil)

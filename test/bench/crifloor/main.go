@@ -71,7 +71,8 @@ func run(ctx context.Context) (err error) {
 			return err
 		}
 		defer func() {
-			if stopErr := runtime.Stop(context.WithoutCancel(ctx)); stopErr != nil {
+			stopErr := errors.Join(runtime.Stop(context.WithoutCancel(ctx)), node.RemoveCgroups(floor.Cgroup))
+			if stopErr != nil {
 				fmt.Fprintln(os.Stderr, "crifloor: cleaning up:", stopErr)
 			}
 		}()

@@ -59,6 +59,8 @@ func shown(value any) string {
 // repeats it.
 var normalisations = []struct{ what, reason string }{
 	{"metadata.uid, creationTimestamp, resourceVersion, managedFields, generation", "the API server makes them anew for each object."},
+	{"metadata.name, where generateName stands", "the API server draws it."},
+	{"annotations columns.pinnace.dev/…", "an extension that holds what kubectl's columns show, as status.columns does elsewhere."},
 	{"apiVersion and apiGroup, embedded ones too", "the suffix rule itself."},
 	{"status.observedGeneration: -1", "HOUSE's default for every status, so that a tool never takes a fresh object for a finished one; upstream has none."},
 	{"a zero value (false, 0, \"\", {}, []) that was written and that upstream drops", "upstream's serialiser leaves zero values out; the two mean the same."},
@@ -75,12 +77,16 @@ var serverMade = map[string]bool{
 // compareObjects returns the places where two accepted objects differ.
 func compareObjects(native, ours manifest) []fieldDifference {
 	var out []fieldDifference
+	if metadata, ok := native["metadata"].(map[string]any); ok && metadata["generateName"] != nil {
+		metadata["name"] = "generated"
+		ours["metadata"].(map[string]any)["name"] = "generated"
+	}
 	compareValues("", map[string]any(native), map[string]any(ours), &out)
 	return out
 }
 
 func compareValues(path string, native, ours any, out *[]fieldDifference) {
-	if serverMade[path] || path == "status.observedGeneration" && native == nil && ours == int64(-1) {
+	if serverMade[path] || strings.HasPrefix(path, "metadata.annotations[columns.pinnace.dev/") || path == "status.observedGeneration" && native == nil && ours == int64(-1) {
 		return
 	}
 	nativeFields, isMap := native.(map[string]any)

@@ -6,8 +6,6 @@ package schema
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -15,9 +13,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/pinnace-dev/pinnace/internal/install"
+	"github.com/pinnace-dev/pinnace/test/env"
 )
 
 const namespace = "oracle"
@@ -30,32 +31,16 @@ var clusterScoped = map[string]bool{"nodes": true, "persistentvolumes": true, "s
 // server is an API server that serves both kinds.
 type server struct{ client dynamic.Interface }
 
-// startServer starts etcd and kube-apiserver with Pinnace's CRDs. envtest keeps
-// the ServiceAccount admission plugin off, which would refuse every native pod
+// startServer starts an API server with all that Pinnace installs on one. Its
+// ServiceAccount admission plugin is off, which would refuse every native pod
 // as long as no controller makes the default account.
 func startServer(ctx context.Context, t *testing.T) *server {
 	t.Helper()
-	assets := os.Getenv("KUBEBUILDER_ASSETS")
-	if assets == "" {
-		assets, _ = filepath.Abs("../../../bin/assets")
+	e := env.Start(t, env.WithoutPinnaceCRDs())
+	if err := install.Install(ctx, e.Config, install.Options{}); err != nil {
+		t.Fatalf("installing Pinnace's kinds: %v", err)
 	}
-	environment := &envtest.Environment{
-		BinaryAssetsDirectory: assets,
-		CRDDirectoryPaths:     []string{"../../../config/crd/bases"},
-		ErrorIfCRDPathMissing: os.Getenv("NATIVE_ONLY") == "",
-		CRDInstallOptions:     envtest.CRDInstallOptions{MaxTime: time.Minute},
-	}
-	config, err := environment.Start()
-	if err != nil {
-		t.Fatalf("starting the API server from %s ('make assets' builds it): %v", assets, err)
-	}
-	t.Cleanup(func() {
-		if err := environment.Stop(); err != nil {
-			t.Errorf("stopping the API server: %v", err)
-		}
-	})
-	config = rest.CopyConfig(config)
-	config.QPS = -1
+	config := rest.CopyConfig(e.Config)
 	config.WarningHandler = rest.NoWarnings{}
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
@@ -65,7 +50,57 @@ func startServer(ctx context.Context, t *testing.T) *server {
 	if err := s.makeNamespace(ctx, namespace); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.awaitPolicies(ctx); err != nil {
+		t.Fatal(err)
+	}
 	return s
+}
+
+// awaitPolicies returns when the admission policies act, which is a moment
+// after they are stored. The API server reads them in the order in which they
+// were written, so all act when two act that are written now: one that marks an
+// object and one that refuses what is marked.
+func (s *server) awaitPolicies(ctx context.Context) error {
+	const name = "oracle-canary"
+	group := schema.GroupVersion{Group: "admissionregistration.k8s.io", Version: "v1"}
+	match := map[string]any{"resourceRules": []any{map[string]any{
+		"apiGroups": []any{"core.pinnace.dev"}, "apiVersions": []any{"*"}, "resources": []any{"configmaps"}, "operations": []any{"CREATE"},
+	}}}
+	condition := []any{map[string]any{"name": name, "expression": "object.metadata.name == '" + name + "'"}}
+	for _, canary := range []struct {
+		kind, resource string
+		spec           map[string]any
+	}{
+		{"MutatingAdmissionPolicy", "mutatingadmissionpolicies", map[string]any{
+			"matchConstraints": match, "matchConditions": condition, "reinvocationPolicy": "Never",
+			"mutations": []any{map[string]any{"patchType": "JSONPatch", "jsonPatch": map[string]any{
+				"expression": "[JSONPatch{op: 'add', path: '/metadata/labels', value: {'" + name + "': 'marked'}}]",
+			}}},
+		}},
+		{"MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", map[string]any{"policyName": name}},
+		{"ValidatingAdmissionPolicy", "validatingadmissionpolicies", map[string]any{
+			"matchConstraints": match, "matchConditions": condition,
+			"validations": []any{map[string]any{"expression": "!has(object.metadata.labels)", "message": name}},
+		}},
+		{"ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", map[string]any{"policyName": name, "validationActions": []any{"Deny"}}},
+	} {
+		object := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": group.String(), "kind": canary.kind, "metadata": map[string]any{"name": name}, "spec": canary.spec,
+		}}
+		if _, err := s.client.Resource(group.WithResource(canary.resource)).Create(ctx, object, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("making the canary policy: %w", err)
+		}
+	}
+	probe := manifest{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": name}}
+	_, resource, _ := resources(probe.gvk())
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		_, err := s.create(ctx, resource, namespace, probe.pinnace(), []string{metav1.DryRunAll})
+		return apierrors.IsInvalid(err), nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for the admission policies to act: %w", err)
+	}
+	return nil
 }
 
 func (s *server) makeNamespace(ctx context.Context, name string) error {
@@ -95,7 +130,7 @@ func (s *server) ask(ctx context.Context, one testCase, number int) outcome {
 		o.fault = err.Error()
 		return o
 	}
-	if o.native, err = s.answer(ctx, native, in, one, func(m manifest) manifest { return m }); err == nil && os.Getenv("NATIVE_ONLY") == "" {
+	if o.native, err = s.answer(ctx, native, in, one, func(m manifest) manifest { return m }); err == nil {
 		o.ours, err = s.answer(ctx, pinnace, in, one, manifest.pinnace)
 	}
 	if err != nil {
@@ -120,7 +155,7 @@ func (s *server) answer(ctx context.Context, resource schema.GroupVersionResourc
 	if one.change == nil {
 		return answered(s.create(ctx, resource, in, translate(one.object), dryRun))
 	}
-	existing, err := s.create(ctx, resource, in, renamed(translate(one.object), in), nil)
+	existing, err := s.create(ctx, resource, in, renamed(translate(one.object.copy()), in), nil)
 	if err != nil {
 		return answer{}, fmt.Errorf("creating the %s that the update starts from: %w", resource.GroupResource(), err)
 	}
@@ -139,9 +174,19 @@ func (s *server) answer(ctx context.Context, resource schema.GroupVersionResourc
 	return answered(into.Update(ctx, update, metav1.UpdateOptions{DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict}))
 }
 
-func (s *server) create(ctx context.Context, resource schema.GroupVersionResource, in string, object manifest, dryRun []string) (*unstructured.Unstructured, error) {
-	created := &unstructured.Unstructured{Object: object.copy()}
-	return s.into(resource, in, created).Create(ctx, created, metav1.CreateOptions{DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict})
+func (s *server) create(ctx context.Context, resource schema.GroupVersionResource, in string, object manifest, dryRun []string) (created *unstructured.Unstructured, err error) {
+	options := metav1.CreateOptions{DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict}
+	// The API server can't apply a mutating policy to a kind before it has read
+	// the kind's published schema, which it does every five seconds.
+	waited := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+		created = &unstructured.Unstructured{Object: object.copy()}
+		created, err = s.into(resource, in, created).Create(ctx, created, options)
+		return !apierrors.IsServiceUnavailable(err), nil
+	})
+	if waited != nil {
+		return nil, fmt.Errorf("the API server isn't ready for %s after 30 seconds: %w", resource.GroupResource(), err)
+	}
+	return created, err
 }
 
 // into is the client for an object, which is moved into the given namespace:

@@ -151,6 +151,9 @@ func round(ctx context.Context, service runtime.Service, recorder *Recorder, o O
 	return Result{Pods: o.Pods, Parallel: parallel, Total: time.Since(start), P50: recorder.take()}, err
 }
 
+// Cgroup is the parent of all pods' cgroups; who measures removes it afterwards.
+const Cgroup = "pinnace-crifloor"
+
 // label marks the pods that are ours to remove.
 const label = "pinnace.dev/crifloor"
 
@@ -160,7 +163,7 @@ func pod(ctx context.Context, service runtime.Service, image string, number int)
 		Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "crifloor", Uid: fmt.Sprintf("%s-%d", name, time.Now().UnixNano())},
 		Labels:   map[string]string{label: name},
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
-			CgroupParent:    "/pinnace-crifloor",
+			CgroupParent:    "/" + Cgroup,
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}},
 		},
 	}

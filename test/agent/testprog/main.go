@@ -1,0 +1,105 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Testprog is what runs in the containers of the suite. Its first argument says what it does:
+//
+//	sleep              until SIGTERM, then exit 0
+//	exit N             at once with N
+//	serve PORT         HTTP: / answers, /env/NAME a variable, /file/PATH a file, /fail makes /healthz fail, /exit/N ends
+//	write FILE TEXT    appends a line
+//	eat MIB            takes that much memory
+//	cat FILE           prints it
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+func main() {
+	args := append(os.Args[1:], "", "", "")
+	switch args[0] {
+	case "exit":
+		code, err := strconv.Atoi(args[1])
+		if err != nil {
+			code = 99
+		}
+		fmt.Println("exiting with", code)
+		if args[2] != "" {
+			check(os.WriteFile("/dev/termination-log", []byte(args[2]), 0o600))
+		}
+		os.Exit(code)
+	case "serve":
+		go serve(args[1])
+	case "write":
+		f, err := os.OpenFile(args[1], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		check(err)
+		_, err = fmt.Fprintln(f, args[2])
+		check(err)
+		return
+	case "cat":
+		data, err := os.ReadFile(args[1])
+		check(err)
+		fmt.Print(string(data))
+		return
+	case "eat":
+		mib, err := strconv.Atoi(args[1])
+		check(err)
+		block := make([]byte, mib<<20)
+		for i := range block {
+			block[i] = 1
+		}
+		fmt.Println(len(block))
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+}
+
+func serve(port string) {
+	var failing atomic.Bool
+	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		name, err := os.Hostname()
+		check(err)
+		fmt.Fprintln(w, name)
+	})
+	http.HandleFunc("/env/", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, os.Getenv(strings.TrimPrefix(r.URL.Path, "/env/")))
+	})
+	http.HandleFunc("/file/", func(w http.ResponseWriter, r *http.Request) {
+		data, err := os.ReadFile("/" + strings.TrimPrefix(r.URL.Path, "/file/"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
+		_, _ = w.Write(data)
+	})
+	http.HandleFunc("/id", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, "%d:%d", os.Getuid(), os.Getgid()) })
+	http.HandleFunc("/fail", func(http.ResponseWriter, *http.Request) { failing.Store(true) })
+	http.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if failing.Load() {
+			http.Error(w, "failing", http.StatusInternalServerError)
+		}
+	})
+	http.HandleFunc("/exit/", func(_ http.ResponseWriter, r *http.Request) {
+		code, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/exit/"))
+		check(err)
+		os.Exit(code)
+	})
+	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 5 * time.Second}
+	check(server.ListenAndServe())
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(98)
+	}
+}

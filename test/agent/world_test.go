@@ -1,0 +1,261 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr/testr"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	"github.com/pinnace-dev/pinnace/controllers/agent"
+	"github.com/pinnace-dev/pinnace/internal/kube"
+	"github.com/pinnace-dev/pinnace/internal/runtime"
+	"github.com/pinnace-dev/pinnace/internal/runtime/fake"
+	"github.com/pinnace-dev/pinnace/internal/setup"
+	"github.com/pinnace-dev/pinnace/internal/volume"
+	"github.com/pinnace-dev/pinnace/test/env"
+	"github.com/pinnace-dev/pinnace/test/node"
+)
+
+const testImage = "registry.test/testprog:1"
+
+// world is an API server and one node with an agent.
+type world struct {
+	t         *testing.T
+	env       *env.Env
+	client    client.Client
+	node      string
+	namespace string
+	runtime   runtime.Service
+	real      *node.Node
+	fake      *fake.Runtime
+	volumes   *volume.Manager
+
+	statusWrites, patches atomic.Int64
+	stop                  context.CancelFunc
+	done                  chan error
+}
+
+func TestMain(m *testing.M) { os.Exit(env.Main(m, env.WithScheme(setup.NewScheme()))) }
+
+// newWorld makes the world without starting its agent.
+func newWorld(t *testing.T, name string) *world {
+	t.Helper()
+	e := env.Start(t)
+	w := &world{t: t, env: e, client: e.Client, node: name, namespace: e.Namespace(t)}
+	return w
+}
+
+func fakeWorld(t *testing.T) *world {
+	w := newWorld(t, "fake-1")
+	w.fake = fake.New(fake.Options{})
+	w.runtime = w.fake
+	w.start()
+	return w
+}
+
+func realWorld(t *testing.T) *world {
+	t.Helper()
+	root, err := env.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	assets := filepath.Join(root, "bin", "assets")
+	if err := node.Prerequisites(assets); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(os.Stderr, "SKIPPED %s: %v\n", t.Name(), err)
+		t.Skip(err)
+	}
+	w := newWorld(t, "real-1")
+	w.real, err = node.Start(t.Context(), node.Options{Assets: assets, Bridge: "pnagent0", PodCIDR: "10.214.1.0/24"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.real.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	program := filepath.Join(t.TempDir(), "testprog")
+	build := exec.Command("go", "build", "-o", program, "./testprog")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the test's program: %v\n%s", err, out)
+	}
+	if err := w.real.LoadProgram(t.Context(), program, testImage); err != nil {
+		t.Fatal(err)
+	}
+	if w.volumes, err = volume.New(filepath.Join(w.real.Dir, "agent")); err != nil {
+		t.Fatal(err)
+	}
+	w.runtime = w.real.CRI
+	w.start()
+	return w
+}
+
+// start starts an agent; a restart is stopAgent and start.
+func (w *world) start() {
+	w.t.Helper()
+	mgr, err := ctrl.NewManager(w.env.Config, ctrl.Options{
+		Scheme:  setup.NewScheme(),
+		Metrics: metricsserver.Options{BindAddress: "0"},
+		Logger:  testr.New(w.t),
+		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+			&pcorev1.Pod{}: {Field: fields.OneTermEqualSelector("spec.nodeName", w.node)},
+		}},
+		Controller: config.Controller{SkipNameValidation: new(true)},
+		NewClient: func(c *rest.Config, o client.Options) (client.Client, error) {
+			inner, err := kube.NewClient(c, o)
+			if err != nil {
+				return nil, err
+			}
+			return countingClient{Client: inner, w: w}, nil
+		},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	reconciler := agent.NewReconciler(mgr.GetClient(), agent.Options{
+		References: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("pinnace-agent"), Refresh: 2 * time.Second,
+	})
+	n := agent.Node{Name: w.node, Runtime: w.runtime, HostIPs: []string{"192.0.2.1"}, Simulated: w.fake != nil}
+	if w.real != nil {
+		n.Volumes, n.LogDir, n.CgroupRoot, n.Parallel = w.volumes, filepath.Join(w.real.Dir, "logs"), "/pinnace-agent-test", 4
+	}
+	if err := reconciler.AddNode(n); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := reconciler.SetupWithManager(mgr); err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w.stop, w.done = cancel, make(chan error, 1)
+	go func() { w.done <- mgr.Start(ctx) }()
+	w.t.Cleanup(w.stopAgent)
+}
+
+func (w *world) stopAgent() {
+	if w.stop == nil {
+		return
+	}
+	w.stop()
+	w.stop = nil
+	if err := <-w.done; err != nil {
+		w.t.Errorf("the agent ended with: %v", err)
+	}
+}
+
+// countingClient counts what the agent writes.
+type countingClient struct {
+	client.Client
+	w *world
+}
+
+func (c countingClient) Patch(ctx context.Context, obj client.Object, patch client.Patch, opts ...client.PatchOption) error {
+	c.w.patches.Add(1)
+	return c.Client.Patch(ctx, obj, patch, opts...)
+}
+
+func (c countingClient) Status() client.SubResourceWriter {
+	return countingWriter{SubResourceWriter: c.Client.Status(), w: c.w}
+}
+
+type countingWriter struct {
+	client.SubResourceWriter
+	w *world
+}
+
+func (c countingWriter) Update(ctx context.Context, obj client.Object, opts ...client.SubResourceUpdateOption) error {
+	c.w.statusWrites.Add(1)
+	return c.SubResourceWriter.Update(ctx, obj, opts...)
+}
+
+// pod makes a bound pod that runs the test's program with the arguments.
+func (w *world) pod(name string, args ...string) *pcorev1.Pod {
+	grace := int64(1)
+	return &pcorev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name, Finalizers: []string{agent.Finalizer}},
+		Spec: pcorev1.PodSpec{PodSpec: corev1.PodSpec{
+			NodeName:                      w.node,
+			TerminationGracePeriodSeconds: &grace,
+			Containers:                    []corev1.Container{{Name: "main", Image: testImage, Args: args}},
+		}},
+	}
+}
+
+func (w *world) create(t *testing.T, pod *pcorev1.Pod) *pcorev1.Pod {
+	t.Helper()
+	if err := w.client.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}
+
+// until waits for a pod's state.
+func (w *world) until(t *testing.T, pod *pcorev1.Pod, what string, is func(*pcorev1.Pod) bool) *pcorev1.Pod {
+	t.Helper()
+	got := &pcorev1.Pod{}
+	deadline := time.Now().Add(60 * time.Second)
+	for time.Now().Before(deadline) {
+		err := w.client.Get(t.Context(), client.ObjectKeyFromObject(pod), got)
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+		if apierrors.IsNotFound(err) {
+			got = nil
+		}
+		if is(got) {
+			return got
+		}
+		if got == nil {
+			got = &pcorev1.Pod{}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Fatalf("the pod is not %s; its status: %+v", what, got.Status)
+	return nil
+}
+
+func (w *world) delete(t *testing.T, pod *pcorev1.Pod) {
+	t.Helper()
+	if err := w.client.Delete(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) get(t *testing.T, pod *pcorev1.Pod, path string) string {
+	t.Helper()
+	response, err := (&http.Client{Timeout: 3 * time.Second}).Get("http://" + pod.Status.PodIP + ":8080" + path)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return string(body)
+}
