@@ -121,13 +121,6 @@ func (r *Reconciler) run(ctx context.Context, node *nodeState, pod *pcorev1.Pod,
 	if rec.released {
 		return nil // Ours is done; the object waits for others.
 	}
-	if pod.DeletionTimestamp == nil && !slices.Contains(pod.Finalizers, Finalizer) {
-		// Bound by hand: placement adds the finalizer in the write that binds.
-		if err := r.patchFinalizers(ctx, rec, pod, true); err != nil {
-			return fmt.Errorf("adding the finalizer: %w", err)
-		}
-		return nil // The watch brings the pod back.
-	}
 	seen, p, err := r.converge(ctx, rec, pod)
 	if err != nil {
 		return err
@@ -225,7 +218,7 @@ func (r *Reconciler) finish(ctx context.Context, rec *record, pod *pcorev1.Pod) 
 	}
 	rec.finished = true
 	if slices.Contains(pod.Finalizers, Finalizer) {
-		if err := r.patchFinalizers(ctx, rec, pod, false); err != nil {
+		if err := r.removeFinalizer(ctx, rec, pod); err != nil {
 			return fmt.Errorf("removing the finalizer: %w", err)
 		}
 	}
@@ -234,13 +227,11 @@ func (r *Reconciler) finish(ctx context.Context, rec *record, pod *pcorev1.Pod) 
 	return nil
 }
 
-// patchFinalizers adds or removes ours with one patch, under the pod's known resource version.
-func (r *Reconciler) patchFinalizers(ctx context.Context, rec *record, pod *pcorev1.Pod, add bool) error {
+// removeFinalizer takes ours off with one patch, under the pod's known resource version. To add it is placement's, which does it in
+// the write that binds; a pod without it is run all the same, and ended as an orphan.
+func (r *Reconciler) removeFinalizer(ctx context.Context, rec *record, pod *pcorev1.Pod) error {
 	changed := *pod
 	changed.Finalizers = slices.DeleteFunc(slices.Clone(pod.Finalizers), func(f string) bool { return f == Finalizer })
-	if add {
-		changed.Finalizers = append(changed.Finalizers, Finalizer)
-	}
 	err := r.client.Patch(ctx, &changed, client.MergeFromWithOptions(pod, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsConflict(err) {
 		rec.setWritten(nil)

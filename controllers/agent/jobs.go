@@ -22,6 +22,9 @@ import (
 	"github.com/pinnace-dev/pinnace/internal/probe"
 )
 
+// requestMost is how long a runtime may take for one call, beside a grace period; a runtime that hangs is asked again.
+const requestMost = 2 * time.Minute
+
 // job runs something long beside the reconciles, and has the pod looked at again when it is over.
 func (r *Reconciler) job(key types.NamespacedName, work func(ctx context.Context)) {
 	r.mu.Lock()
@@ -45,7 +48,9 @@ func (r *Reconciler) stop(ctx context.Context, rec *record, pod *pcorev1.Pod, st
 		if !rec.node.Simulated && step.container.running() {
 			grace = r.preStop(ctx, rec, pod, step, seen)
 		}
-		err := rec.node.Runtime.StopContainer(ctx, id, grace)
+		bounded, cancel := context.WithTimeout(ctx, grace+requestMost)
+		defer cancel()
+		err := rec.node.Runtime.StopContainer(bounded, id, grace)
 		if err != nil && status.Code(err) != codes.NotFound && ctx.Err() == nil {
 			logf.FromContext(ctx).Error(err, "Stopping a container failed, trying again", "pod", klog.KObj(pod), "container", step.container.name())
 			sleep(ctx, time.Second)

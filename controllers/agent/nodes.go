@@ -156,7 +156,7 @@ func (n *nodeState) watch(ctx context.Context, changed func(labels map[string]st
 		every = 60 * time.Second
 	}
 	events := make(chan *runtimeapi.ContainerEventResponse, 64)
-	without := make(chan struct{})
+	without, again := make(chan struct{}), make(chan struct{}, 1)
 	go func() {
 		for ctx.Err() == nil {
 			err := n.Runtime.Events(ctx, events)
@@ -167,6 +167,11 @@ func (n *nodeState) watch(ctx context.Context, changed func(labels map[string]st
 			if ctx.Err() == nil {
 				log.V(1).Info("Container events broke off, asking again", "reason", fmt.Sprint(err))
 				sleep(ctx, time.Second)
+				// What happened meanwhile is told by nobody.
+				select {
+				case again <- struct{}{}:
+				default:
+				}
 			}
 		}
 	}()
@@ -194,6 +199,8 @@ func (n *nodeState) watch(ctx context.Context, changed func(labels map[string]st
 					relist()
 				}
 			}
+		case <-again:
+			relist()
 		case <-ticker.C:
 			relist()
 		}

@@ -164,6 +164,19 @@ func TestDeletionLeavesNothingAndIsOneWrite(t *testing.T) {
 	}
 }
 
+func TestPodWithoutTheFinalizerIsRunAndEnded(t *testing.T) {
+	r := newRig(t)
+	key := r.create(aPod("a").Change(func(p *pcorev1.Pod) { p.Finalizers = nil }).Obj())
+	if r.pod(key).Status.Phase != corev1.PodRunning {
+		t.Fatal("a pod that was bound by hand should run before placement has claimed it")
+	}
+	if diff := cmp.Diff([]string{"PUT status"}, r.written()); diff != "" {
+		t.Errorf("only the status is the agent's to write (-want +got):\n%s", diff)
+	}
+	r.delete(key)
+	assertNothingRuns(t, r)
+}
+
 func TestDeletionTellsOthersHowItEnded(t *testing.T) {
 	r := newRig(t)
 	key := r.create(aPod("a").Change(func(p *pcorev1.Pod) {

@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -21,6 +22,9 @@ import (
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 )
+
+// reconcileMost bounds one look at a pod, which makes a sandbox and several containers at most.
+const reconcileMost = 4 * time.Minute
 
 // AddNode gives the Reconciler a node to run. It may be called before and after the manager has started.
 func (r *Reconciler) AddNode(n Node) error {
@@ -53,7 +57,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 			r.queue = queue
 			return nil
 		})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: r.options.Concurrency}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: r.options.Concurrency, ReconciliationTimeout: reconcileMost}).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("registering the agent: %w", err)

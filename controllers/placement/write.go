@@ -72,41 +72,33 @@ func (r *Reconciler) perform(ctx context.Context, j job) error {
 	target := &metav1.PartialObjectMetadata{}
 	target.SetGroupVersionKind(pcorev1.GroupVersion.WithKind("Pod"))
 	target.Namespace, target.Name = j.pod.Namespace, j.pod.Name
-	return r.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, body))
+	return r.client.Patch(ctx, target, client.RawPatch(types.JSONPatchType, body))
 }
 
-// binding is the content of a binding write. See docs/adr/0052.
-type binding struct {
-	Metadata bindingMeta  `json:"metadata"`
-	Spec     *bindingSpec `json:"spec,omitempty"`
-}
-
-type bindingMeta struct {
-	UID             types.UID                   `json:"uid"`
-	ResourceVersion string                      `json:"resourceVersion"`
-	Finalizers      []string                    `json:"finalizers"`
-	ManagedFields   []metav1.ManagedFieldsEntry `json:"managedFields"`
-}
-
-type bindingSpec struct {
-	NodeName string `json:"nodeName"`
+// operation is one step of a JSON patch.
+type operation struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
 }
 
 // bindingPatch is the one write that puts a pod on a node: the node, the finalizer, and one empty entry as managedFields, which makes
-// the API server drop what it tracked. An empty node only adds the finalizer.
+// the API server drop what it tracked. The resource version makes it fail with a conflict if the pod has changed. An
+// empty node only adds the finalizer. docs/adr/0052 says why it is a JSON patch.
 func bindingPatch(pod *pcorev1.Pod, node string) ([]byte, error) {
-	b := binding{Metadata: bindingMeta{
-		UID: pod.UID, ResourceVersion: pod.ResourceVersion,
-		Finalizers:    slices.Clone(pod.Finalizers),
-		ManagedFields: []metav1.ManagedFieldsEntry{{}},
-	}}
-	if !slices.Contains(b.Metadata.Finalizers, NodeFinalizer) {
-		b.Metadata.Finalizers = append(b.Metadata.Finalizers, NodeFinalizer)
+	finalizers := slices.Clone(pod.Finalizers)
+	if !slices.Contains(finalizers, NodeFinalizer) {
+		finalizers = append(finalizers, NodeFinalizer)
+	}
+	patch := []operation{
+		{"replace", "/metadata/resourceVersion", pod.ResourceVersion},
+		{"add", "/metadata/finalizers", finalizers},
+		{"add", "/metadata/managedFields", []metav1.ManagedFieldsEntry{{}}},
 	}
 	if node != "" {
-		b.Spec = &bindingSpec{NodeName: node}
+		patch = append(patch, operation{"add", "/spec/nodeName", node})
 	}
-	body, err := json.Marshal(b)
+	body, err := json.Marshal(patch)
 	if err != nil {
 		return nil, fmt.Errorf("writing the binding of pod %s as JSON: %w", pod.Name, err)
 	}

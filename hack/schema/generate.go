@@ -23,28 +23,41 @@ const (
 	partOf      = "pinnace"
 )
 
+// generated is all that comes from the API types and the overlay, files by name.
+type generated struct {
+	crds, policies map[string][]byte
+	definitions    []apiextensionsv1.CustomResourceDefinition
+}
+
 // generate returns the CRDs of every kind under the given package patterns as YAML, by file name.
-// The admission policies of the rules that the schemas don't carry come second.
-func generate(overlays []*Overlay, patterns ...string) (crds, policies map[string][]byte, err error) {
+// With them come the admission policies of the rules that the schemas don't carry.
+func generate(overlays []*Overlay, patterns ...string) (out generated, err error) {
 	parser, roots, err := parse(patterns)
 	if err != nil {
-		return nil, nil, err
+		return generated{}, err
 	}
 	kinds := crd.FindKubeKinds(parser, crd.FindMetav1(roots))
 	if err := needTypes(parser, roots, kindNames(kinds)); err != nil {
-		return nil, nil, err
+		return generated{}, err
 	}
 	for _, overlay := range overlays {
 		if err := overlay.applyTypes(parser); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", overlay.file, err)
+			return generated{}, fmt.Errorf("%s: %w", overlay.file, err)
 		}
 	}
 	patches, err := kindPatches(overlays)
 	if err != nil {
-		return nil, nil, err
+		return generated{}, err
+	}
+	names := kindNames(kinds)
+	for kind := range patches {
+		if !names[kind] {
+			return generated{}, fmt.Errorf("the overlay patches kind %s, which there is not", kind)
+		}
 	}
 	files := make(map[string][]byte, len(kinds))
 	var failures []error
+	var definitions []apiextensionsv1.CustomResourceDefinition
 	var specRules []hoisted
 	var podRules apiextensionsv1.ValidationRules
 	for _, groupKind := range kinds {
@@ -52,40 +65,37 @@ func generate(overlays []*Overlay, patterns ...string) (crds, policies map[strin
 		definition := parser.CustomResourceDefinitions[groupKind]
 		crd.FixTopLevelMetadata(definition)
 		if err := finish(&definition, patches[groupKind.Kind]); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", groupKind.Kind, err)
+			return generated{}, fmt.Errorf("%s: %w", groupKind.Kind, err)
 		}
-		delete(patches, groupKind.Kind)
 		rules, atTop, err := hoistRules(&definition)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", groupKind.Kind, err)
+			return generated{}, fmt.Errorf("%s: %w", groupKind.Kind, err)
 		}
 		if groupKind.Kind == "Pod" {
 			specRules, podRules = rules, atTop
 		}
+		definitions = append(definitions, definition)
 		if err := validate(&definition); err != nil {
 			failures = append(failures, fmt.Errorf("%s: %w", groupKind.Kind, err))
 		}
 		raw, err := encode(&definition)
 		if err != nil {
-			return nil, nil, err
+			return generated{}, err
 		}
 		files[definition.Spec.Group+"_"+definition.Spec.Names.Plural+".yaml"] = raw
 	}
 	if len(failures) > 0 {
-		return nil, nil, errors.Join(failures...)
-	}
-	for kind := range patches {
-		return nil, nil, fmt.Errorf("the overlay patches kind %s, which there is not", kind)
+		return generated{}, errors.Join(failures...)
 	}
 	// The loader checks types only as far as the schemas need them, so type errors in its half-read packages are normal.
 	if loader.PrintErrors(roots, packages.TypeError) {
-		return nil, nil, fmt.Errorf("the API types have the errors above")
+		return generated{}, fmt.Errorf("the API types have the errors above")
 	}
 	raw, err := podPolicies(specRules, podRules)
 	if err != nil {
-		return nil, nil, err
+		return generated{}, err
 	}
-	return files, map[string][]byte{"pods.yaml": raw}, nil
+	return generated{crds: files, policies: map[string][]byte{"pods.yaml": raw}, definitions: definitions}, nil
 }
 
 // parse loads the packages with controller-gen's own parser and markers.

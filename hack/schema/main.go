@@ -18,6 +18,7 @@ var (
 	overlayDir = flag.String("overlay", "hack/schema/overlay", "the folder of the overlay")
 	crdDir     = flag.String("crds", "config/crd/bases", "the folder that the CRDs are written to")
 	policyDir  = flag.String("policies", "config/policy", "the folder that the generated policies are written to")
+	pagesDir   = flag.String("pages", "docs/spec", "the folder of the kinds' pages")
 	rolesDir   = flag.String("roles", "config/rbac", "the folder that the generated roles are written to")
 )
 
@@ -35,7 +36,7 @@ func run(check bool) error {
 	if err != nil {
 		return err
 	}
-	crds, policies, err := generate(overlays, "./api/...")
+	api, err := generate(overlays, "./api/...")
 	if err != nil {
 		return err
 	}
@@ -43,10 +44,20 @@ func run(check bool) error {
 	if err != nil {
 		return err
 	}
-	if check {
-		return errors.Join(compare(crds, *crdDir, "*.yaml"), compare(policies, *policyDir, "pods.yaml"), compare(roles, *rolesDir, "*_role.yaml"))
+	specs, err := pages(api.definitions, *pagesDir)
+	if err != nil {
+		return err
 	}
-	return errors.Join(write(crds, *crdDir, "*.yaml"), write(policies, *policyDir, "pods.yaml"), write(roles, *rolesDir, "*_role.yaml"))
+	put := write
+	if check {
+		put = compare
+	}
+	return errors.Join(
+		put(api.crds, *crdDir, "*.yaml"),
+		put(api.policies, *policyDir, "pods.yaml"),
+		put(roles, *rolesDir, "*_role.yaml"),
+		put(specs, *pagesDir, "*.md"),
+	)
 }
 
 // write makes the given files the only ones of the folder that match the pattern.

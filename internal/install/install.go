@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -129,7 +130,13 @@ func (i *installer) install(ctx context.Context, definitions, others []manifest)
 	if err := i.applyAll(ctx, append(definitions[:len(definitions):len(definitions)], second...), there); err != nil {
 		return err
 	}
-	return i.awaitServed(ctx, definitions)
+	if err := i.awaitServed(ctx, definitions); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(append(definitions[:len(definitions):len(definitions)], others...), func(m manifest) bool { return !m.in(there) }) {
+		return nil // A restart mustn't wait for what only the first objects of users need.
+	}
+	return i.awaitDefaults(ctx)
 }
 
 type key struct {
@@ -175,11 +182,16 @@ func (i *installer) installed(ctx context.Context, manifests []manifest) (map[ke
 	return hashes, nil
 }
 
+// in tells whether an equal installation of the manifest is there.
+func (m manifest) in(there map[key]string) bool {
+	return there[key{m.resource, m.namespace, m.name}] == m.hash
+}
+
 func (i *installer) applyAll(ctx context.Context, manifests []manifest, there map[key]string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for _, m := range manifests {
-		if there[key{m.resource, m.namespace, m.name}] == m.hash {
+		if m.in(there) {
 			continue
 		}
 		group.Go(func() error { return i.apply(ctx, m) })

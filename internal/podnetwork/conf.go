@@ -135,3 +135,11 @@ func (n Network) WriteConf(dir string) (changed bool, err error) {
 	}
 	return true, nil
 }
+
+// RemoveBridge takes away the bridge that pods were plugged into, for when no pod is left. Missing is fine.
+func RemoveBridge(name string) error {
+	if name == "" {
+		name = DefaultBridge
+	}
+	return removeLink(name)
+}

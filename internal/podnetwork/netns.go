@@ -28,9 +28,9 @@ func InNetns(path string, f func() error) error {
 		runtime.LockOSThread()
 		// Without unlocking, the thread ends with this goroutine: whatever happens, none goes on in a foreign namespace.
 		result <- func() error {
-			file, err := os.Open(path)
+			file, err := openNetns(path)
 			if err != nil {
-				return fmt.Errorf("opening the network namespace: %w", err)
+				return err
 			}
 			defer func() { _ = file.Close() }()
 			if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {

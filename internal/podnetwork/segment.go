@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -207,7 +208,7 @@ func (n Node) plug(path string) error {
 		return err
 	}
 	attrs := netlink.LinkAttrs{Name: n.hostInterface(), MTU: DetectMTU()}
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "p" + n.hostInterface()[1:]}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "pv" + strings.TrimPrefix(n.hostInterface(), "pn")}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("making the interfaces of %s: %w", n.Netns, err)
 	}

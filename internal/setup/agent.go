@@ -114,6 +114,9 @@ func RunAgent(ctx context.Context, o AgentOptions) error {
 	if err := setUp(mgr, nodes, pods); err != nil {
 		return err
 	}
+	if err := returnStartupMemory(mgr); err != nil {
+		return err
+	}
 	logger.Info("Starting the agent", "node", o.NodeName, "host", config.Host)
 	return mgr.Start(ctx)
 }

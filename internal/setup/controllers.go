@@ -75,6 +75,7 @@ func addManagerControllers(ctx context.Context, mgr ctrl.Manager, o ManagerOptio
 	)
 }
 
+// setUp adds controllers to the manager.
 func setUp(mgr ctrl.Manager, controllers ...controller) error {
 	for _, c := range controllers {
 		if err := c.SetupWithManager(mgr); err != nil {

@@ -67,6 +67,9 @@ func RunManager(ctx context.Context, o ManagerOptions) error {
 	if err := addManagerControllers(ctx, mgr, o); err != nil {
 		return err
 	}
+	if err := returnStartupMemory(mgr); err != nil {
+		return err
+	}
 	logger.Info("Starting the manager", "host", config.Host)
 	return mgr.Start(ctx)
 }

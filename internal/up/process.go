@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pinnace-dev/pinnace/internal/podnetwork"
+	"github.com/pinnace-dev/pinnace/internal/setup"
 	"github.com/pinnace-dev/pinnace/internal/supervise"
 )
 
@@ -72,7 +73,10 @@ func (m *machine) supervise(ctx context.Context, netns string, p supervise.Proce
 	if err != nil {
 		return err
 	}
-	m.push("", s.Stop)
+	m.mu.Lock()
+	m.stops = append(m.stops, stop{"", s.Stop})
+	m.children = append(m.children, s)
+	m.mu.Unlock()
 	go func() {
 		select {
 		case m.failed <- <-s.Failed():
@@ -80,4 +84,26 @@ func (m *machine) supervise(ctx context.Context, netns string, p supervise.Proce
 		}
 	}()
 	return nil
+}
+
+// returnStartupMemory gives back, once, what only the start of all processes needed. The manager and the agents do it
+// for themselves.
+func (m *machine) returnStartupMemory(ctx context.Context) {
+	if setup.ReturnStartupMemory(ctx) != nil || ctx.Err() != nil {
+		return
+	}
+	var pids []int
+	for _, p := range m.plane.Processes() {
+		pids = append(pids, p.PID)
+	}
+	m.mu.Lock()
+	for _, child := range m.children {
+		pids = append(pids, child.PID())
+	}
+	m.mu.Unlock()
+	for _, pid := range pids {
+		if pid != 0 {
+			_ = supervise.ReturnFilePages(pid) // where the kernel won't, nothing is lost but the saving
+		}
+	}
 }

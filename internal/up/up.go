@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/pinnace-dev/pinnace/internal/controlplane"
@@ -36,8 +37,12 @@ type machine struct {
 	segment podnetwork.Segment
 	// registry says how to reach the image registry.
 	registry image.Info
+	// mu guards what nodes that start at the same time add to.
+	mu sync.Mutex
 	// stops ends what was started, last first.
 	stops []stop
+	// children are the processes that the control plane doesn't supervise.
+	children []*supervise.Supervisor
 	// failed gets the first process that can't be kept running.
 	failed chan error
 }
@@ -71,6 +76,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		return err
 	}
+	go m.returnStartupMemory(ctx)
 	select {
 	case <-ctx.Done():
 		return nil
@@ -158,6 +164,8 @@ func (m *machine) onProcess(e supervise.Event) {
 }
 
 func (m *machine) push(name string, do func(context.Context) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.stops = append(m.stops, stop{name, do})
 }
 

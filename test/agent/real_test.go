@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,7 @@ var realStories = []struct {
 	{"a killed container is restarted", storyKilled},
 	{"nothing is left of a pod on disk and in cgroups", storyLeftovers},
 	{"latency", storyLatency},
+	{"twenty at once", storyTwenty},
 }
 
 func runRealStories(t *testing.T, w *world) {
@@ -228,7 +230,7 @@ func storyLeftovers(t *testing.T, w *world) {
 	got := w.until(t, w.create(t, pod), "ready", ready)
 	w.delete(t, pod)
 	w.until(t, pod, "gone", gone)
-	for _, pattern := range []string{w.volumes.PodDir(got.UID), filepath.Join(w.real.Dir, "logs", "*"+string(got.UID)), "/sys/fs/cgroup/*/pinnace-agent-test/*/pod" + string(got.UID), "/sys/fs/cgroup/pinnace-agent-test/*/pod" + string(got.UID)} {
+	for _, pattern := range []string{w.volumes.PodDir(got.UID), filepath.Join(w.real.Dir, "logs", "*"+string(got.UID)), "/sys/fs/cgroup/*" + cgroupRoot + "/*/pod" + string(got.UID), "/sys/fs/cgroup" + cgroupRoot + "/*/pod" + string(got.UID)} {
 		left, err := filepath.Glob(pattern)
 		if err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v %v", left, err)
@@ -249,4 +251,33 @@ func storyLatency(t *testing.T, w *world) {
 	}
 	slices.Sort(took)
 	t.Logf("create to Ready, one pod at a time: median %s of %v", took[len(took)/2], took)
+}
+
+// storyTwenty starts twenty pods at once and prints how long it took; what is judged is that none takes more writes for it.
+func storyTwenty(t *testing.T, w *world) {
+	const count = 20
+	writes := w.statusWrites.Load()
+	pods := make([]*pcorev1.Pod, count)
+	for i := range pods {
+		pods[i] = w.pod(fmt.Sprintf("many-%d", i), "sleep")
+	}
+	began := time.Now()
+	for _, pod := range pods {
+		w.create(t, pod)
+	}
+	for _, pod := range pods {
+		w.until(t, pod, "ready", ready)
+	}
+	t.Logf("%d of %d ready after %s, with %d status writes", count, count, time.Since(began), w.statusWrites.Load()-writes)
+	if n := w.statusWrites.Load() - writes; n > 2*count {
+		t.Errorf("%d status writes for %d pods", n, count)
+	}
+	began = time.Now()
+	for _, pod := range pods {
+		w.delete(t, pod)
+	}
+	for _, pod := range pods {
+		w.until(t, pod, "gone", gone)
+	}
+	t.Logf("%d of %d gone after %s", count, count, time.Since(began))
 }

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +39,9 @@ import (
 	"github.com/pinnace-dev/pinnace/test/env"
 	"github.com/pinnace-dev/pinnace/test/node"
 )
+
+// cgroupRoot is the parent of the suite's pods.
+const cgroupRoot = "/pinnace-agent-test"
 
 const testImage = "registry.test/testprog:1"
 
@@ -98,6 +103,7 @@ func realWorld(t *testing.T) *world {
 		if err := w.real.Stop(context.Background()); err != nil {
 			t.Error(err)
 		}
+		removeCgroups(t)
 	})
 	program := filepath.Join(t.TempDir(), "testprog")
 	build := exec.Command("go", "build", "-o", program, "./testprog")
@@ -114,6 +120,23 @@ func realWorld(t *testing.T) *world {
 	w.runtime = w.real.CRI
 	w.start()
 	return w
+}
+
+// removeCgroups removes the parent of the pods' cgroups, in which nothing may be left.
+func removeCgroups(t *testing.T) {
+	for _, pattern := range []string{"/sys/fs/cgroup/*" + cgroupRoot, "/sys/fs/cgroup" + cgroupRoot} {
+		trees, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, tree := range trees {
+			for _, dir := range []string{"besteffort", "burstable", ""} {
+				if err := syscall.Rmdir(filepath.Join(tree, dir)); err != nil && !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("removing the suite's cgroup %s: %v", filepath.Join(tree, dir), err)
+				}
+			}
+		}
+	}
 }
 
 // start starts an agent; a restart is stopAgent and start.
@@ -143,7 +166,7 @@ func (w *world) start() {
 	})
 	n := agent.Node{Name: w.node, Runtime: w.runtime, HostIPs: []string{"192.0.2.1"}, Simulated: w.fake != nil}
 	if w.real != nil {
-		n.Volumes, n.LogDir, n.CgroupRoot, n.Parallel = w.volumes, filepath.Join(w.real.Dir, "logs"), "/pinnace-agent-test", 4
+		n.Volumes, n.LogDir, n.CgroupRoot, n.Parallel = w.volumes, filepath.Join(w.real.Dir, "logs"), cgroupRoot, 4
 	}
 	if err := reconciler.AddNode(n); err != nil {
 		w.t.Fatal(err)

@@ -183,6 +183,21 @@ func (n *Node) LoadProgram(ctx context.Context, path, ref string) error {
 	return n.Images.Push(ctx, reference, built)
 }
 
+// RSS is the resident memory of containerd in bytes, without that of shims.
+func (n *Node) RSS() (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.PID))
+	if err != nil {
+		return 0, fmt.Errorf("reading containerd's memory: %w", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		var kilobytes int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kilobytes); err == nil {
+			return kilobytes << 10, nil
+		}
+	}
+	return 0, errors.New("the kernel doesn't say how much memory containerd has")
+}
+
 // Stop removes all pods, ends what runs and removes what was made. It goes on after errors and returns all of them.
 func (n *Node) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)

@@ -212,11 +212,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	return reconcile.Result{RequeueAfter: again}, nil
 }
 
-// register makes the Node object.
+// register makes the Node object, with the taint that upstream's API server gives every new node; lifecycle takes it off once
+// the node is ready.
 func (r *Reconciler) register(ctx context.Context, n *state) error {
 	object := &pcorev1.Node{}
 	object.Name = n.Name
 	object.Labels = n.labels()
+	object.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}}
 	if err := r.client.Create(ctx, object); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("registering the node: %w", err)
 	}

@@ -60,6 +60,7 @@ func run(ctx context.Context) (err error) {
 	}
 	recorder := &floor.Recorder{}
 	var client *cri.Client
+	var memory func() (int64, error)
 	if *endpoint != "" {
 		if client, err = cri.Dial(*endpoint, cri.WithObserver(recorder.Observe)); err != nil {
 			return err
@@ -83,7 +84,7 @@ func run(ctx context.Context) (err error) {
 		if err := runtime.LoadProgram(ctx, path, *image); err != nil {
 			return err
 		}
-		client = runtime.CRI
+		client, memory = runtime.CRI, runtime.RSS
 	}
 	best, all, err := floor.Best(ctx, client, recorder, floor.Options{Image: *image, Pods: *pods}, levels, *rounds)
 	if err != nil {
@@ -94,6 +95,13 @@ func run(ctx context.Context) (err error) {
 	}
 	for _, r := range all {
 		fmt.Printf("%2d at a time: %d pods in %s; p50:%s\n", r.Parallel, r.Pods, r.Total.Round(10*time.Millisecond), r.Steps())
+	}
+	if memory != nil {
+		rss, err := memory()
+		if err != nil {
+			return err
+		}
+		fmt.Printf("containerd afterwards, without pods: %d MB RSS\n", rss>>20)
 	}
 	fmt.Printf("floor: %d pods in %s, %d at a time\n", best.Pods, best.Total.Round(10*time.Millisecond), best.Parallel)
 	return nil

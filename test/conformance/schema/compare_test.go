@@ -4,12 +4,13 @@
 package schema
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // verdict is the API server's answer to a manifest.
@@ -164,7 +165,8 @@ func sameQuantity(native, ours any) bool {
 // object of which kind was refused.
 func sentenceOf(err error) string {
 	text := err.Error()
-	if status, ok := err.(interface{ Status() metav1.Status }); ok {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
 		text = status.Status().Message
 	}
 	if _, after, ok := strings.Cut(text, "is invalid: "); ok {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 var reportFile = flag.String("report", "", "write every case with both answers to this file")
@@ -32,13 +33,18 @@ type outcome struct {
 }
 
 func TestSchemaOracle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: the schema oracle needs an API server, and -short was given.")
+	}
 	ctx := t.Context()
 	cases := allCases(t)
 	differences, err := loadDifferences(differencesFile)
 	if err != nil {
 		t.Fatal(err)
 	}
+	started := time.Now()
 	server := startServer(ctx, t)
+	t.Logf("started in %s", time.Since(started))
 
 	outcomes := askAll(ctx, server, cases)
 	agree := 0

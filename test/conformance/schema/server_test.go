@@ -66,7 +66,7 @@ func (s *server) awaitPolicies(ctx context.Context) error {
 	match := map[string]any{"resourceRules": []any{map[string]any{
 		"apiGroups": []any{"core.pinnace.dev"}, "apiVersions": []any{"*"}, "resources": []any{"configmaps"}, "operations": []any{"CREATE"},
 	}}}
-	condition := []any{map[string]any{"name": name, "expression": "object.metadata.name == '" + name + "'"}}
+	condition := []any{map[string]any{"name": name, "expression": "object.metadata.?name.orValue('') == '" + name + "'"}}
 	for _, canary := range []struct {
 		kind, resource string
 		spec           map[string]any

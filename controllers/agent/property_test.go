@@ -1,0 +1,259 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"pgregory.net/rapid"
+
+	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	"github.com/pinnace-dev/pinnace/internal/podstate"
+)
+
+// model plays a runtime and the passing of time over a pod, and checks what must always hold.
+type model struct {
+	t    *rapid.T
+	pod  *pcorev1.Pod
+	seen observed
+	mem  memory
+	now  time.Time
+
+	next    int
+	started map[string]int
+}
+
+// TestPlanIsSafeWhateverHappens runs random pods through random faults.
+func TestPlanIsSafeWhateverHappens(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &model{t: t, pod: drawPod(t), now: planNow, started: map[string]int{}}
+		m.settle()
+		t.Repeat(map[string]func(*rapid.T){
+			"a container ends":  m.someEnds,
+			"a probe fails":     m.someUnhealthy,
+			"the sandbox dies":  m.sandboxDies,
+			"time passes":       m.timePasses,
+			"the agent forgets": m.agentForgets,
+			"the pod is deleted": func(*rapid.T) {
+				if m.pod.DeletionTimestamp == nil {
+					m.pod.DeletionTimestamp = &metav1.Time{Time: m.now}
+				}
+			},
+			"": func(*rapid.T) { m.settle(); m.check() },
+		})
+		m.end()
+	})
+}
+
+func drawPod(t *rapid.T) *pcorev1.Pod {
+	b := aPod("a").Restart(rapid.SampledFrom([]corev1.RestartPolicy{corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever}).Draw(t, "policy"))
+	for i := range rapid.IntRange(0, 3).Draw(t, "inits") {
+		if rapid.Bool().Draw(t, "sidecar") {
+			b.Sidecar(fmt.Sprintf("side%d", i))
+		} else {
+			b.Init(fmt.Sprintf("init%d", i))
+		}
+	}
+	for i := range rapid.IntRange(0, 2).Draw(t, "more") {
+		b.Container(fmt.Sprintf("main%d", i))
+	}
+	return b.Obj()
+}
+
+// settle plans and applies until nothing is left to do.
+func (m *model) settle() {
+	for range 100 {
+		p := makePlan(situation{pod: m.pod, seen: &m.seen, mem: &m.mem, now: m.now})
+		if p.ending && m.mem.endingSince.IsZero() {
+			m.mem.endingSince = m.now
+		}
+		status := makeStatus(situation{pod: m.pod, seen: &m.seen, mem: &m.mem, now: m.now}, &p, host{ips: []string{"192.0.2.1"}, runtimeName: "model"})
+		m.pod.Status = status
+		if p.idle() {
+			return
+		}
+		m.apply(&p)
+	}
+	m.t.Fatal("the plan never comes to rest")
+}
+
+func (m *model) apply(p *plan) {
+	for _, s := range p.stop {
+		m.exit(s.container, 137)
+	}
+	for _, id := range p.removeContainers {
+		m.remove(func(c *container) bool { return c.Id == id })
+	}
+	for _, id := range p.stopSandboxes {
+		m.stopSandbox(id)
+	}
+	for _, id := range p.removeSandboxes {
+		m.remove(func(c *container) bool { return c.sandboxID == id })
+		for i, s := range m.seen.sandboxes {
+			if s.Id == id {
+				m.seen.sandboxes = append(m.seen.sandboxes[:i:i], m.seen.sandboxes[i+1:]...)
+				break
+			}
+		}
+	}
+	if p.createSandbox {
+		if p.ending || m.pod.DeletionTimestamp != nil {
+			m.t.Fatal("a pod that ends gets a new sandbox")
+		}
+		m.next++
+		m.seen.sandboxes = append(m.seen.sandboxes, &runtimeapi.PodSandboxStatus{
+			Id: fmt.Sprint("s", m.next), State: runtimeapi.PodSandboxState_SANDBOX_READY, CreatedAt: int64(m.next),
+			Metadata: &runtimeapi.PodSandboxMetadata{Attempt: p.attempt}, Network: &runtimeapi.PodSandboxNetworkStatus{Ip: "10.0.0.2"},
+		})
+	}
+	for _, s := range p.start {
+		m.start(s)
+	}
+	m.seen.sort()
+}
+
+func (m *model) start(s startStep) {
+	if m.pod.DeletionTimestamp != nil {
+		m.t.Fatalf("container %s of a deleted pod is started", s.container.Name)
+	}
+	sandbox, _, why := m.seen.sandbox(false)
+	if why != "" {
+		m.t.Fatalf("container %s is started without a sandbox: %s", s.container.Name, why)
+	}
+	for _, c := range m.seen.containers {
+		if c.name() == s.container.Name && c.running() {
+			m.t.Fatalf("container %s is started twice", s.container.Name)
+		}
+		if s.kind == kindMain && c.name() == s.container.Name && c.exited() && !podstate.RestartsAfter(s.container, &m.pod.Spec.PodSpec, c.ExitCode) {
+			m.t.Fatalf("container %s ended for good with %d and is started again", s.container.Name, c.ExitCode)
+		}
+		if c.name() == s.container.Name && c.restartCount() == s.restartCount {
+			m.t.Fatalf("container %s is started with attempt %d again", s.container.Name, s.restartCount)
+		}
+	}
+	if s.kind == kindMain {
+		for i := range m.pod.Spec.InitContainers {
+			init := &m.pod.Spec.InitContainers[i]
+			c := m.seen.latestIn(sandbox, init.Name)
+			if !podstate.IsSidecar(init) && !m.mainIn(sandbox) && (!c.exited() || c.ExitCode != 0) {
+				m.t.Fatalf("container %s is started before init container %s was done", s.container.Name, init.Name)
+			}
+		}
+	}
+	m.started[s.container.Name]++
+	if s.crash != nil {
+		set(&m.mem.crash, s.container.Name, *s.crash)
+	}
+	m.next++
+	m.seen.containers = append(m.seen.containers, &container{sandboxID: sandbox, ContainerStatus: &runtimeapi.ContainerStatus{
+		Id: fmt.Sprint("c", m.next), CreatedAt: int64(m.next), StartedAt: m.now.UnixNano(), State: runtimeRunning,
+		Metadata: &runtimeapi.ContainerMetadata{Name: s.container.Name}, Annotations: containerAnnotations(m.pod, s.container, s.kind, s.restartCount),
+	}})
+}
+
+func (m *model) mainIn(sandbox string) bool {
+	for i := range m.pod.Spec.Containers {
+		if m.seen.latestIn(sandbox, m.pod.Spec.Containers[i].Name) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// check is what must hold at rest.
+func (m *model) check() {
+	for i := range m.pod.Spec.Containers {
+		c := &m.pod.Spec.Containers[i]
+		if m.pod.Spec.RestartPolicy == corev1.RestartPolicyNever && m.started[c.Name] > 1 {
+			m.t.Fatalf("container %s with restartPolicy Never was started %d times", c.Name, m.started[c.Name])
+		}
+	}
+	phase := m.pod.Status.Phase
+	if podstate.IsTerminal(phase) && m.seen.anyRuns() {
+		m.t.Fatalf("the pod is %s and something runs", phase)
+	}
+	if podstate.IsTrue(m.pod.Status.Conditions, corev1.PodReady) && phase != corev1.PodRunning {
+		m.t.Fatalf("the pod is ready and %s", phase)
+	}
+}
+
+// end deletes the pod: it must go, whatever happened before.
+func (m *model) end() {
+	if m.pod.DeletionTimestamp == nil {
+		m.pod.DeletionTimestamp = &metav1.Time{Time: m.now}
+	}
+	m.settle()
+	if len(m.seen.sandboxes)+len(m.seen.containers) > 0 {
+		m.t.Fatalf("%d sandboxes and %d containers are left", len(m.seen.sandboxes), len(m.seen.containers))
+	}
+}
+
+func (m *model) running() []*container {
+	var out []*container
+	for _, c := range m.seen.containers {
+		if c.running() {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (m *model) someEnds(t *rapid.T) {
+	if list := m.running(); len(list) > 0 {
+		m.exit(rapid.SampledFrom(list).Draw(t, "container"), rapid.Int32Range(0, 2).Draw(t, "code"))
+	}
+}
+
+func (m *model) someUnhealthy(t *rapid.T) {
+	if list := m.running(); len(list) > 0 {
+		set(&m.mem.probed, rapid.SampledFrom(list).Draw(t, "container").Id, probeResults{started: true, livenessFailed: true})
+	}
+}
+
+func (m *model) sandboxDies(*rapid.T) {
+	for _, s := range m.seen.sandboxes {
+		m.stopSandbox(s.Id)
+	}
+}
+
+func (m *model) timePasses(t *rapid.T) {
+	m.now = m.now.Add(time.Duration(rapid.IntRange(1, 400).Draw(t, "seconds")) * time.Second)
+}
+
+func (m *model) agentForgets(*rapid.T) { m.mem = memory{} }
+
+func (m *model) exit(c *container, code int32) {
+	c.State, c.ExitCode, c.FinishedAt = runtimeapi.ContainerState_CONTAINER_EXITED, code, m.now.UnixNano()
+}
+
+func (m *model) stopSandbox(id string) {
+	for _, s := range m.seen.sandboxes {
+		if s.Id == id {
+			s.State, s.Network = runtimeapi.PodSandboxState_SANDBOX_NOTREADY, nil
+		}
+	}
+	for _, c := range m.seen.containers {
+		if c.sandboxID == id && c.running() {
+			m.exit(c, 137)
+		}
+	}
+}
+
+func (m *model) remove(is func(*container) bool) {
+	var kept []*container
+	for _, c := range m.seen.containers {
+		if is(c) && c.running() {
+			m.t.Fatalf("container %s is removed while it runs", c.Id)
+		}
+		if !is(c) {
+			kept = append(kept, c)
+		}
+	}
+	m.seen.containers = kept
+}

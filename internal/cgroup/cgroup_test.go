@@ -1,0 +1,33 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cgroup
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestRemovePodFromEveryTree(t *testing.T) {
+	mount := t.TempDir()
+	kept := filepath.Join(mount, "cpu/pinnace/podother")
+	for _, dir := range []string{"cpu/pinnace/burstable/poduid/container", "memory/pinnace/poduid", "pinnace/besteffort/poduid", "cpu/pinnace/podother"} {
+		if err := os.MkdirAll(filepath.Join(mount, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := removePod(mount, "/pinnace", "uid"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, pattern := range []string{"*/pinnace/*/poduid", "*/pinnace/poduid", "pinnace/*/poduid"} {
+		if left, err := filepath.Glob(filepath.Join(mount, pattern)); err != nil || len(left) > 0 {
+			t.Errorf("left: %v %v", left, err)
+		}
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Errorf("another pod's cgroup is gone: %v", err)
+	}
+}
