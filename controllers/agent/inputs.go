@@ -328,7 +328,8 @@ func (r *record) volumeMount(pod *pcorev1.Pod, c *corev1.Container, index int, m
 			out.Propagation = runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
 		}
 	}
-	if m.RecursiveReadOnly != nil && *m.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled && out.Readonly {
+	// IfPossible would need the runtime's word that it can; without it the mount is read-only as ever.
+	if m.RecursiveReadOnly != nil && *m.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled && out.Readonly {
 		out.RecursiveReadOnly = true
 	}
 	return out, nil

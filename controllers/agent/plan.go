@@ -62,7 +62,6 @@ type probeResults struct {
 	started, ready bool
 	// startupFailed and livenessFailed say that the threshold was reached: the container is to be killed.
 	startupFailed, livenessFailed bool
-	message                       string
 }
 
 // results of a running container's probes. A probe that it doesn't have is as if it had passed.
@@ -251,7 +250,8 @@ func planMain(s situation, p *plan, sandboxID string) bool {
 		latest := s.seen.latestIn(sandboxID, c.Name)
 		switch {
 		case latest.mayRun():
-			alive = keepRunning(s, p, c, latest) || alive
+			alive = true
+			keepRunning(s, p, c, latest)
 		case latest.exited() && !podstate.RestartsAfter(c, spec, latest.ExitCode):
 		case latest == nil && doneBefore(s, c):
 		default:
@@ -268,9 +268,9 @@ func doneBefore(s situation, c *corev1.Container) bool {
 	return old.exited() && !podstate.RestartsAfter(c, &s.pod.Spec.PodSpec, old.ExitCode)
 }
 
-// keepRunning stops a running container that is unhealthy or out of date; it is started again once it has ended. True
-// when it runs on or comes back.
-func keepRunning(s situation, p *plan, c *corev1.Container, latest *container) bool {
+// keepRunning stops a running container that is unhealthy or out of date; whether it is started again is decided once it
+// has ended.
+func keepRunning(s situation, p *plan, c *corev1.Container, latest *container) {
 	grace := gracePeriod(s.pod)
 	results, hook := s.mem.results(c, latest.Id), s.mem.hooks[latest.Id]
 	var message string
@@ -286,10 +286,9 @@ func keepRunning(s situation, p *plan, c *corev1.Container, latest *container) b
 	case results.startupFailed:
 		message, grace = "Container "+c.Name+" failed startup probe", probeGrace(c.StartupProbe, grace)
 	default:
-		return true
+		return
 	}
 	p.stopOnce(s, stopStep{container: latest, grace: grace, message: message})
-	return true
 }
 
 func probeGrace(probe *corev1.Probe, otherwise time.Duration) time.Duration {

@@ -31,7 +31,7 @@ type Overlay struct {
 type Kind struct {
 	// At are patches by path in the schema: spec.template.spec.volumes[].rbd; [] goes into a list's items or a map's values.
 	At map[string]*Patch `json:"at,omitempty"`
-	// Like names other kinds' podSpec paths: see PodSpecs in Overlay files; each PodSpecs patch acts at these paths.
+	// Strip are paths below which all descriptions are dropped.
 	Strip []string `json:"strip,omitempty"`
 	// Columns are the printer columns, in kubectl's order.
 	Columns []Column `json:"columns,omitempty"`

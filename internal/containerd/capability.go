@@ -19,18 +19,18 @@ func MayRaiseLimits() bool {
 	if err != nil {
 		return false
 	}
-	return hasCapability(string(status), capSysResource)
+	return mayRaiseLimits(string(status))
 }
 
-// hasCapability looks into the text of /proc/<pid>/status.
-func hasCapability(status string, bit uint) bool {
+// mayRaiseLimits looks into the text of /proc/<pid>/status.
+func mayRaiseLimits(status string) bool {
 	for line := range strings.Lines(status) {
 		value, found := strings.CutPrefix(line, "CapEff:")
 		if !found {
 			continue
 		}
 		set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-		return err == nil && set&(1<<bit) != 0
+		return err == nil && set&(1<<capSysResource) != 0
 	}
 	return false
 }

@@ -119,9 +119,9 @@ func TestContainerdReadsWhatWeMean(t *testing.T) {
 	}
 }
 
-func TestHasCapability(t *testing.T) {
+func TestMayRaiseLimits(t *testing.T) {
 	const all, without = "Name:\tx\nCapEff:\t000001ffffffffff\n", "Name:\tx\nCapEff:\t000001fffeffffff\n"
-	got := []bool{hasCapability(all, capSysResource), hasCapability(without, capSysResource), hasCapability("", capSysResource), hasCapability("CapEff:\tnonsense\n", capSysResource)}
+	got := []bool{mayRaiseLimits(all), mayRaiseLimits(without), mayRaiseLimits(""), mayRaiseLimits("CapEff:\tnonsense\n")}
 	if diff := cmp.Diff([]bool{true, false, false, false}, got); diff != "" {
 		t.Error(diff)
 	}

@@ -303,9 +303,33 @@ func TestPlanConverges(t *testing.T) {
 	})
 }
 
+func TestShrinks(t *testing.T) {
+	service := aService()
+	a, b := aPod("a", "10.0.0.1"), aPod("b", "10.0.0.2")
+	world := apply(nil, Plan(service, []*pcorev1.Pod{a}, nil, nil))
+	for name, c := range map[string]struct {
+		pods []*pcorev1.Pod
+		want bool
+	}{
+		"one more":   {[]*pcorev1.Pod{a, b}, false},
+		"the same":   {[]*pcorev1.Pod{a}, false},
+		"gone":       {nil, true},
+		"another":    {[]*pcorev1.Pod{b}, true},
+		"not ready":  {[]*pcorev1.Pod{aPod("a", "10.0.0.1", notReady), b}, true},
+		"other port": {[]*pcorev1.Pod{aPod("a", "10.0.0.1", portNumber(9))}, false},
+	} {
+		if got := Shrinks(world, Plan(service, c.pods, world, nil)); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if !OnItsWay(aPod("a", "", notReady)) || OnItsWay(a) || OnItsWay(aPod("a", "", notReady, terminating)) {
+		t.Error("OnItsWay")
+	}
+}
+
 func TestMirror(t *testing.T) {
 	service := aService(func(s *pcorev1.Service) { s.Spec.Selector = nil })
-	source := &pcorev1.Endpoints{Subsets: []corev1.EndpointSubset{{
+	source := &pcorev1.Endpoints{Subsets: []corev1.EndpointSubset{{ //nolint:staticcheck // Deprecated upstream, and still what people make by hand.
 		Addresses:         []corev1.EndpointAddress{{IP: "192.0.2.1"}, {IP: "fd00::9"}},
 		NotReadyAddresses: []corev1.EndpointAddress{{IP: "192.0.2.2"}},
 		Ports:             []corev1.EndpointPort{{Name: "http", Port: 8080}},

@@ -25,7 +25,9 @@ func Mirror(service *pcorev1.Service, source *pcorev1.Endpoints, existing []*pdi
 	return plan(service, ManagedByMirror, wanted, existing)
 }
 
-func mirrorSubset(subset *corev1.EndpointSubset, wanted map[discoveryv1.AddressType]*family) {
+func mirrorSubset(subset *corev1.EndpointSubset, //nolint:staticcheck // Deprecated upstream, and still what people make by hand.
+	wanted map[discoveryv1.AddressType]*family,
+) {
 	ports := []discoveryv1.EndpointPort{}
 	for _, p := range subset.Ports {
 		protocol := protocolOf(p.Protocol)

@@ -53,6 +53,11 @@ func Ready(pod *pcorev1.Pod) bool {
 	return false
 }
 
+// OnItsWay says whether a pod that the selector matches may become ready soon: it isn't yet, and it is neither done nor going.
+func OnItsWay(pod *pcorev1.Pod) bool {
+	return pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed && !Ready(pod)
+}
+
 // FindPort resolves a service's target port in a pod: a number is itself, a name is looked up in the containers and the
 // sidecars. Without a target port the service's own port counts, which upstream fills in as a default.
 func FindPort(pod *pcorev1.Pod, port corev1.ServicePort) (int32, bool) {

@@ -41,6 +41,38 @@ type Changes struct {
 // Empty says that there is nothing to do.
 func (c Changes) Empty() bool { return len(c.Create)+len(c.Update)+len(c.Delete) == 0 }
 
+// Shrinks says whether the changes take traffic away from an endpoint that has it now.
+func Shrinks(existing []*pdiscoveryv1.EndpointSlice, changes Changes) bool {
+	ready := map[string]bool{}
+	count := func(s *pdiscoveryv1.EndpointSlice, value bool) {
+		for i := range s.Endpoints {
+			if r := s.Endpoints[i].Conditions.Ready; r == nil || *r {
+				ready[endpointKey(s.Endpoints[i])] = value
+			}
+		}
+	}
+	after := map[string]*pdiscoveryv1.EndpointSlice{}
+	for _, s := range existing {
+		count(s, false)
+		after[s.Name] = s
+	}
+	for _, s := range slices.Concat(changes.Create, changes.Update) {
+		after[s.Name] = s
+	}
+	for _, s := range changes.Delete {
+		delete(after, s.Name)
+	}
+	for _, s := range after {
+		count(s, true)
+	}
+	for _, still := range ready {
+		if !still {
+			return true
+		}
+	}
+	return false
+}
+
 // Plan lists the pods that a service's selector matches. existing are the slices of the service that carry
 // ManagedByPods; zones are the nodes' zones by the node's name.
 func Plan(service *pcorev1.Service, pods []*pcorev1.Pod, existing []*pdiscoveryv1.EndpointSlice, zones map[string]string) Changes {

@@ -80,56 +80,74 @@ func (o *Overlay[T]) Forget(owner types.UID) {
 }
 
 // Apply returns the owner's objects as they are after the controller's own writes: cached ones, those that the cache
-// doesn't show yet, and those whose deletion it doesn't show yet with a deletion timestamp. The cached objects are
-// not changed.
+// doesn't show yet, and those whose deletion it doesn't show yet with a deletion timestamp. What the cache has caught up with is
+// forgotten, so cached must come from the cache and nowhere else. The cached objects are not changed.
 func (o *Overlay[T]) Apply(owner types.UID, cached []T, now time.Time) []T {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	entries := o.byOwner[owner]
-	if len(entries) == 0 {
-		return cached
-	}
-	out := make([]T, 0, len(cached)+len(entries))
 	seen := make(map[types.UID]bool, len(cached))
 	for _, obj := range cached {
-		uid := obj.GetUID()
-		seen[uid] = true
-		e, ok := entries[uid]
-		if !ok {
-			out = append(out, obj)
-			continue
+		seen[obj.GetUID()] = true
+		if e, ok := o.byOwner[owner][obj.GetUID()]; ok && e.caughtUp(obj, now) {
+			o.drop(owner, obj.GetUID())
 		}
-		out = append(out, o.merge(owner, obj, e, now))
 	}
-	for uid, e := range entries {
-		switch {
-		case seen[uid]:
-		case e.created && !e.deleted && now.Sub(e.at) < forgetAfter:
-			out = append(out, e.obj)
-		case now.Sub(e.at) >= forgetAfter || !e.created:
+	for uid, e := range o.byOwner[owner] {
+		if !seen[uid] && (!e.created || now.Sub(e.at) >= forgetAfter) {
 			o.drop(owner, uid)
 		}
 	}
-	return out
+	return o.lay(owner, cached)
 }
 
-// merge decides between a cached object and what is noted about it, and forgets the note when the cache has caught up.
-func (o *Overlay[T]) merge(owner types.UID, cached T, e entry[T], now time.Time) T {
+// Relay lays what was written since Apply over the objects that Apply returned. It forgets nothing: they may be own writes themselves,
+// which say nothing about the cache.
+func (o *Overlay[T]) Relay(owner types.UID, applied []T) []T {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lay(owner, applied)
+}
+
+// caughtUp says whether a cached object shows all that is noted about it.
+func (e entry[T]) caughtUp(cached T, now time.Time) bool {
+	if now.Sub(e.at) >= forgetAfter {
+		return true
+	}
 	if e.deleted {
-		if cached.GetDeletionTimestamp() != nil || now.Sub(e.at) >= forgetAfter {
-			o.drop(owner, cached.GetUID())
-			return cached
+		return cached.GetDeletionTimestamp() != nil
+	}
+	return !Older(cached, e.obj)
+}
+
+// lay returns the list with everything that is noted about the owner's objects laid over it.
+func (o *Overlay[T]) lay(owner types.UID, list []T) []T {
+	entries := o.byOwner[owner]
+	if len(entries) == 0 {
+		return list
+	}
+	out := make([]T, 0, len(list)+len(entries))
+	seen := make(map[types.UID]bool, len(list))
+	for _, obj := range list {
+		seen[obj.GetUID()] = true
+		e, ok := entries[obj.GetUID()]
+		switch {
+		case ok && e.deleted && obj.GetDeletionTimestamp() == nil:
+			dying := o.copyOf(obj)
+			at := metav1.NewTime(e.at)
+			dying.SetDeletionTimestamp(&at)
+			out = append(out, dying)
+		case ok && !e.deleted && Older(obj, e.obj):
+			out = append(out, e.obj)
+		default:
+			out = append(out, obj)
 		}
-		dying := o.copyOf(cached)
-		at := metav1.NewTime(e.at)
-		dying.SetDeletionTimestamp(&at)
-		return dying
 	}
-	if Older(cached, e.obj) && now.Sub(e.at) < forgetAfter {
-		return e.obj
+	for uid, e := range entries {
+		if !seen[uid] && e.created && !e.deleted {
+			out = append(out, e.obj)
+		}
 	}
-	o.drop(owner, cached.GetUID())
-	return cached
+	return out
 }
 
 func (o *Overlay[T]) set(owner types.UID, e entry[T]) {

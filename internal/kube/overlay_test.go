@@ -79,6 +79,22 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
+// TestRelay: laying own writes over a list that holds own writes already forgets nothing.
+func TestRelay(t *testing.T) {
+	start := time.Now()
+	o := NewOverlay(CopyPod)
+	o.Created("me", pod("made", "5"), start)
+	o.Deleted("me", pod("deleted", "1"), start)
+	cached := []*pcorev1.Pod{pod("deleted", "1")}
+	for look := range 3 {
+		applied := o.Apply("me", cached, start)
+		again := o.Relay("me", applied)
+		if len(applied) != 2 || len(again) != 2 || again[0].DeletionTimestamp == nil {
+			t.Fatalf("look %d: %d, then %d pods", look, len(applied), len(again))
+		}
+	}
+}
+
 func TestSlim(t *testing.T) {
 	p := pod("a", "1")
 	p.ManagedFields = []metav1.ManagedFieldsEntry{{}}

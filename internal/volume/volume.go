@@ -206,7 +206,8 @@ func checkHost(h *Host) error {
 }
 
 func checkHostType(h *Host, mode fs.FileMode) error {
-	ok, want := true, ""
+	var ok bool
+	var want string
 	switch h.Type {
 	case corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate:
 		ok, want = mode.IsDir(), "a directory"

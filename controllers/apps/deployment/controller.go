@@ -164,7 +164,7 @@ func (r *Reconciler) apply(ctx context.Context, s *scope, p plan) (outcome, erro
 		}
 		r.own.Deleted(uid, rs, s.now)
 	}
-	o.replicaSets = r.own.Apply(uid, s.replicaSets, s.now)
+	o.replicaSets = r.own.Relay(uid, s.replicaSets)
 	return o, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,6 +40,8 @@ type model struct {
 	budget int
 	r      *Reconciler
 	uids   int
+	// mu lets the reconciler's parallel writers in one by one.
+	mu sync.Mutex
 }
 
 // event is a state of an object, or its end.
@@ -59,8 +62,10 @@ func newModel(t *rapid.T, want int32) *model {
 	}
 	m.truth = m.builder().WithInterceptorFuncs(interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.CreateOption) error {
+			m.mu.Lock()
 			m.uids++
 			obj.SetUID(types.UID(fmt.Sprint("uid-", m.uids)))
+			m.mu.Unlock()
 			if pod, ok := obj.(*pcorev1.Pod); ok {
 				pod.Finalizers = []string{"test/agent"} // as if placed at once
 			}
@@ -96,6 +101,8 @@ func (m *model) builder() *fake.ClientBuilder {
 
 // write carries a write out, and adds what came of it to the history.
 func (m *model) write(ctx context.Context, c client.Reader, obj client.Object, do func() error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.budget <= 0 {
 		return errCrash
 	}

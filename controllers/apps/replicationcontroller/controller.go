@@ -125,7 +125,7 @@ func (r *Reconciler) apply(ctx context.Context, s *scope, change workload.Change
 	default:
 		return false, nil
 	}
-	s.pods = r.pods.Own.Apply(s.rc.UID, s.pods, s.now)
+	s.pods = r.pods.Own.Relay(s.rc.UID, s.pods)
 	return again, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,11 +31,13 @@ import (
 // +kubebuilder:rbac:groups=discovery.pinnace.dev,resources=endpointslices,verbs=get;list;watch;create;update;delete
 
 const (
-	// window is the shortest time between two rounds of writes for one service. Twenty pods that start within two
-	// seconds then cost about four writes, and the first ready pod still gets traffic at once.
-	window = 500 * time.Millisecond
 	// gatherDelay lets changes that come together be looked at together.
 	gatherDelay = 20 * time.Millisecond
+	// minWindow is the shortest time between two rounds of writes for one service. It doubles with each round up to
+	// maxWindow, and is back after a quiet time of two maxWindows.
+	minWindow, maxWindow = 100 * time.Millisecond, 500 * time.Millisecond
+	// shrinkWindow bounds the wait of who leaves: no more traffic should go there.
+	shrinkWindow = 200 * time.Millisecond
 	// workers is how many services are looked at in parallel.
 	workers = 4
 )
@@ -45,15 +48,14 @@ type Reconciler struct {
 	own    *kube.Overlay[*pdiscoveryv1.EndpointSlice]
 	now    func() time.Time
 
-	mu sync.Mutex
-	// wrote is when a service's slices were last written.
-	wrote map[types.NamespacedName]time.Time
+	mu    sync.Mutex
+	wrote map[types.NamespacedName]pace
 }
 
 // NewReconciler makes a Reconciler. c reads from a cache.
 func NewReconciler(c client.Client) *Reconciler {
 	return &Reconciler{
-		client: c, now: time.Now, wrote: map[types.NamespacedName]time.Time{},
+		client: c, now: time.Now, wrote: map[types.NamespacedName]pace{},
 		own: kube.NewOverlay(func(slice *pdiscoveryv1.EndpointSlice) *pdiscoveryv1.EndpointSlice {
 			out := *slice
 			slice.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
@@ -71,19 +73,34 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("endpointslice").
 		Watches(&pcorev1.Service{}, r.serviceEvents()).
 		Watches(&pcorev1.Pod{}, r.podEvents()).
-		Watches(&pcorev1.Endpoints{}, r.endpointsEvents()).
+		Watches(&pcorev1.Endpoints{}, endpointsEvents()).
 		Watches(&pdiscoveryv1.EndpointSlice{}, kube.Owned[*pdiscoveryv1.EndpointSlice]{
-			Owner: pcorev1.GroupVersion.WithKind("Service"), Delay: window, Own: r.own,
+			Owner: pcorev1.GroupVersion.WithKind("Service"), Delay: maxWindow, Own: r.own,
 		}).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		Complete(r)
 }
 
-// scope is all that a plan needs to know about one service.
+// scope is what is known about one service, and what follows from it.
 type scope struct {
 	service  *pcorev1.Service
 	existing []*pdiscoveryv1.EndpointSlice
 	changes  endpoints.Changes
+	// moreToCome says that pods of the service are still on their way to being ready.
+	moreToCome bool
+}
+
+// bounds are how long the service's writes should be apart, at least and at most. While more pods are on their way to being
+// ready, growth waits for them: twenty pods that start within two seconds cost about five writes, and both the first and
+// the last get traffic at once.
+func (s *scope) bounds() (least, most time.Duration) {
+	switch {
+	case endpoints.Shrinks(s.existing, s.changes):
+		return 0, shrinkWindow
+	case s.moreToCome:
+		return maxWindow, maxWindow
+	}
+	return 0, maxWindow
 }
 
 // Reconcile brings the slices of one service up to date.
@@ -92,9 +109,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil || s == nil || s.changes.Empty() {
 		return ctrl.Result{}, err
 	}
-	r.mu.Lock()
-	r.wrote[req.NamespacedName] = r.now()
-	r.mu.Unlock()
+	least, most := s.bounds()
+	if wait := r.due(req.NamespacedName, least, most); wait > 0 {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
 	if err := r.apply(ctx, s); err != nil {
 		if apierrors.IsConflict(err) {
 			return ctrl.Result{RequeueAfter: gatherDelay}, nil // the cache will have caught up
@@ -140,6 +158,7 @@ func (r *Reconciler) gather(ctx context.Context, key types.NamespacedName) (*sco
 		}
 	}
 	s.changes = endpoints.Plan(&service, matched, s.existing, zones)
+	s.moreToCome = slices.ContainsFunc(matched, endpoints.OnItsWay)
 	return s, nil
 }
 
@@ -224,15 +243,28 @@ func (r *Reconciler) apply(ctx context.Context, s *scope) error {
 	return errors.Join(failures...)
 }
 
-// delay is how long a change of a service may wait, so that its writes keep their distance.
-func (r *Reconciler) delay(key types.NamespacedName) time.Duration {
+// pace is when a service's slices were last written, and how long the next round should wait from then.
+type pace struct {
+	last time.Time
+	gap  time.Duration
+}
+
+// due is how long the next round of writes has to wait; zero starts it.
+func (r *Reconciler) due(key types.NamespacedName, least, most time.Duration) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	last, ok := r.wrote[key]
-	if !ok {
-		return gatherDelay
+	now := r.now()
+	p, ok := r.wrote[key]
+	since := now.Sub(p.last)
+	if !ok || since > 2*maxWindow {
+		r.wrote[key] = pace{now, minWindow}
+		return 0
 	}
-	return max(gatherDelay, last.Add(window).Sub(r.now()))
+	if wait := min(max(p.gap, least), most) - since; wait > 0 {
+		return wait
+	}
+	r.wrote[key] = pace{now, min(2*p.gap, maxWindow)}
+	return 0
 }
 
 func (r *Reconciler) forget(key types.NamespacedName) {

@@ -22,40 +22,40 @@ import (
 	"github.com/pinnace-dev/pinnace/internal/kube"
 )
 
-// wake queues a service for when its next write is due.
-func (r *Reconciler) wake(key types.NamespacedName, q kube.Queue) {
-	q.AddAfter(reconcile.Request{NamespacedName: key}, r.delay(key))
+// wake queues a service.
+func wake(key types.NamespacedName, q kube.Queue) {
+	q.AddAfter(reconcile.Request{NamespacedName: key}, gatherDelay)
 }
 
 // serviceEvents wakes a service when what its slices follow from has changed; its status is no part of that.
 func (r *Reconciler) serviceEvents() handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(_ context.Context, e event.CreateEvent, q kube.Queue) {
-			r.wake(client.ObjectKeyFromObject(e.Object), q)
+			wake(client.ObjectKeyFromObject(e.Object), q)
 		},
 		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q kube.Queue) {
 			if e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels()) {
-				r.wake(client.ObjectKeyFromObject(e.ObjectNew), q)
+				wake(client.ObjectKeyFromObject(e.ObjectNew), q)
 			}
 		},
 		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q kube.Queue) {
 			r.own.Forget(e.Object.GetUID())
-			r.wake(client.ObjectKeyFromObject(e.Object), q)
+			wake(client.ObjectKeyFromObject(e.Object), q)
 		},
 	}
 }
 
 // endpointsEvents wakes the service of the same name.
-func (r *Reconciler) endpointsEvents() handler.EventHandler {
+func endpointsEvents() handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(_ context.Context, e event.CreateEvent, q kube.Queue) {
-			r.wake(client.ObjectKeyFromObject(e.Object), q)
+			wake(client.ObjectKeyFromObject(e.Object), q)
 		},
 		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q kube.Queue) {
-			r.wake(client.ObjectKeyFromObject(e.ObjectNew), q)
+			wake(client.ObjectKeyFromObject(e.ObjectNew), q)
 		},
 		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q kube.Queue) {
-			r.wake(client.ObjectKeyFromObject(e.Object), q)
+			wake(client.ObjectKeyFromObject(e.Object), q)
 		},
 	}
 }
@@ -125,7 +125,7 @@ func (r *Reconciler) wakeSelectors(ctx context.Context, namespace string, q kube
 		selector := labels.SelectorFromSet(service.Spec.Selector)
 		for _, set := range sets {
 			if selector.Matches(labels.Set(set)) {
-				r.wake(client.ObjectKeyFromObject(service), q)
+				wake(client.ObjectKeyFromObject(service), q)
 				break
 			}
 		}

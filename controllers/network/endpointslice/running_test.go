@@ -247,7 +247,7 @@ func TestHandMadeEndpoints(t *testing.T) {
 	db := &pcorev1.Service{}
 	db.Namespace, db.Name = namespace, "db"
 	db.Spec = corev1.ServiceSpec{ClusterIP: "10.97.5.5", Ports: []corev1.ServicePort{{Port: 5432}}}
-	hand := &pcorev1.Endpoints{Subsets: []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: "192.0.2.77"}}, Ports: []corev1.EndpointPort{{Port: 5433}}}}}
+	hand := &pcorev1.Endpoints{Subsets: []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: "192.0.2.77"}}, Ports: []corev1.EndpointPort{{Port: 5433}}}}} //nolint:staticcheck // Deprecated upstream, and still what people make by hand.
 	hand.Namespace, hand.Name = namespace, "db"
 	for _, obj := range []client.Object{db, hand} {
 		if err := e.Client.Create(ctx, obj); err != nil {

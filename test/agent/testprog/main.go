@@ -24,7 +24,8 @@ import (
 )
 
 func main() {
-	args := append(os.Args[1:], "", "", "")
+	args := make([]string, 3)
+	copy(args, os.Args[1:])
 	switch args[0] {
 	case "exit":
 		code, err := strconv.Atoi(args[1])

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -170,11 +171,13 @@ func TestAgentsKeepToTheirNode(t *testing.T) {
 	eventually(t, func() error {
 		return refused(agent.Create(ctx, nodeB.DeepCopy(), client.DryRunAll), "the agent of node a may not touch node b")
 	})
-	if err := agent.Create(ctx, &pcorev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}); err != nil {
+	nodeA := &pcorev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}
+	if err := agent.Create(ctx, nodeA); err != nil {
 		t.Errorf("an agent can't register its own node: %v", err)
 	}
 
 	mine, other := pod(ns, "mine", "a"), pod(ns, "other", "b")
+	mine.Finalizers = []string{"pinnace.dev/node", "example.org/other"}
 	for _, p := range []*pcorev1.Pod{mine, other} {
 		if err := admin.Create(ctx, p); err != nil {
 			t.Fatal(err)
@@ -194,12 +197,41 @@ func TestAgentsKeepToTheirNode(t *testing.T) {
 	if err := refused(agent.Create(ctx, pod(ns, "new", "a")), notMine); err != nil {
 		t.Errorf("creating a pod: %v", err)
 	}
-	mine.Labels = map[string]string{"a": "b"}
-	if err := refused(agent.Update(ctx, mine), "the agent of node a may change only the status of pods"); err != nil {
-		t.Errorf("changing a pod beside its status: %v", err)
+	const onlyStatus = "the agent of node a may change only the status of pods, and take its own finalizer off"
+	for name, change := range map[string]func(*pcorev1.Pod){
+		"labels":         func(p *pcorev1.Pod) { p.Labels = map[string]string{"a": "b"} },
+		"spec":           func(p *pcorev1.Pod) { p.Spec.Containers[0].Image = "example.org/c:v2" },
+		"new finalizer":  func(p *pcorev1.Pod) { p.Finalizers = append(p.Finalizers, "example.org/mine") },
+		"all finalizers": func(p *pcorev1.Pod) { p.Finalizers = nil },
+	} {
+		changed := mine.DeepCopy()
+		change(changed)
+		if err := refused(agent.Update(ctx, changed), onlyStatus); err != nil {
+			t.Errorf("changing %s: %v", name, err)
+		}
+	}
+	mine.Finalizers = []string{"example.org/other"}
+	if err := agent.Update(ctx, mine); err != nil {
+		t.Errorf("an agent can't take its finalizer off its own pod: %v", err)
 	}
 	if err := agent.Delete(ctx, mine); err != nil {
 		t.Errorf("an agent can't delete its own pod: %v", err)
+	}
+	const ownLease = "the agent of node a may hold only its own Lease, pinnace-node-lease/a"
+	for _, key := range []client.ObjectKey{{Namespace: "pinnace-node-lease", Name: "b"}, {Namespace: ns, Name: "a"}} {
+		lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+		if err := refused(agent.Create(ctx, lease), ownLease); err != nil {
+			t.Errorf("the lease %s: %v", key, err)
+		}
+	}
+	// Without any other right, the role alone must let an agent hold its lease and write its node.
+	plain, _ := as(t, e.Config, "system:pinnace:node:a", "system:pinnace:nodes")
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "pinnace-node-lease", Name: "a"}}
+	if err := plain.Create(ctx, lease); err != nil {
+		t.Errorf("an agent can't hold its own lease: %v", err)
+	}
+	if err := plain.Status().Update(ctx, nodeA); err != nil {
+		t.Errorf("an agent can't write its own node's status: %v", err)
 	}
 }
 

@@ -178,6 +178,22 @@ func inTemplate(pod testCase, number int) testCase {
 	}
 }
 
+// longCases are manifests that are too long to write down.
+func longCases() []testCase {
+	rules := make([]any, 100)
+	for i := range rules {
+		rules[i] = map[string]any{"ports": []any{map[string]any{"port": int64(i + 1)}}}
+	}
+	return []testCase{{
+		name: "long/networkpolicy, a hundred rules",
+		want: accepted,
+		object: manifest{
+			"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": map[string]any{"name": "long"},
+			"spec": map[string]any{"podSelector": map[string]any{}, "ingress": rules},
+		},
+	}}
+}
+
 // corpusCases reads every document of the corpus that has a Pinnace kind; the
 // second result counts those that have none, such as a ServiceAccount.
 func corpusCases(dir string) (cases []testCase, without int, err error) {

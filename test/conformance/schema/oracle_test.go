@@ -84,6 +84,7 @@ func allCases(t *testing.T) []testCase {
 		t.Fatal(err)
 	}
 	fromMade := len(cases)
+	cases = append(cases, longCases()...)
 	if _, err := os.Stat(corpusDir); err != nil {
 		absolute, _ := filepath.Abs(corpusDir)
 		if os.Getenv("CI") == "true" {
@@ -100,7 +101,7 @@ func allCases(t *testing.T) []testCase {
 		fmt.Printf("corpus: %d manifests, and %d of kinds that Pinnace doesn't carry\n", len(corpus), without)
 	}
 	fuzzed := fuzzCases(cases[:fromMade])
-	fmt.Printf("made: %d cases; generated: %d\n", fromMade, len(fuzzed))
+	fmt.Printf("made: %d cases; generated: %d\n", fromMade+len(longCases()), len(fuzzed))
 	return append(cases, fuzzed...)
 }
 
