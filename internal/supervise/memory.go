@@ -73,20 +73,16 @@ func readOnlyFileRange(line string) (start, end uintptr, ok bool) {
 }
 
 // ReturnOwnFilePages does the same for the calling process, and works for pages that other processes have mapped too:
-// it gives up this process' mapping of them, nothing else.
+// it gives up this process' mapping of them, nothing else. A range in which the loader has written, such as that of
+// relocations in a dynamically linked program, is left alone: what was written there isn't in the file.
 func ReturnOwnFilePages() error {
-	maps, err := os.ReadFile("/proc/self/maps")
+	smaps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return fmt.Errorf("reading our own mappings: %w", err)
 	}
 	var errs []error
-	for line := range strings.Lines(string(maps)) {
-		start, end, ok := readOnlyFileRange(line)
-		if !ok {
-			continue
-		}
-		// Read-only pages of a file have nothing that could be lost.
-		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_DONTNEED); errno != 0 {
+	for _, r := range untouchedFileRanges(string(smaps)) {
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, r[0], r[1]-r[0], unix.MADV_DONTNEED); errno != 0 {
 			errs = append(errs, errno)
 		}
 	}
@@ -94,4 +90,22 @@ func ReturnOwnFilePages() error {
 		return fmt.Errorf("returning our own file pages: %w", err)
 	}
 	return nil
+}
+
+// untouchedFileRanges is pure: it reads /proc/PID/smaps and returns the ranges of files that the process can't write
+// and of which it holds no page of its own.
+func untouchedFileRanges(smaps string) [][2]uintptr {
+	var out [][2]uintptr
+	var start, end uintptr
+	open := false
+	for line := range strings.Lines(smaps) {
+		if first, _, _ := strings.Cut(line, " "); strings.Contains(first, "-") && !strings.HasSuffix(first, ":") {
+			start, end, open = readOnlyFileRange(line)
+			continue
+		}
+		if kB, found := strings.CutPrefix(line, "Anonymous:"); found && open && strings.TrimSpace(kB) == "0 kB" {
+			out = append(out, [2]uintptr{start, end})
+		}
+	}
+	return out
 }

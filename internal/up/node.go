@@ -18,8 +18,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/pinnace-dev/pinnace/internal/containerd"
+	"github.com/pinnace-dev/pinnace/internal/dataplane"
 	"github.com/pinnace-dev/pinnace/internal/image"
 	"github.com/pinnace-dev/pinnace/internal/podnetwork"
+	"github.com/pinnace-dev/pinnace/internal/ruleset"
 	"github.com/pinnace-dev/pinnace/internal/runtime/cri"
 	"github.com/pinnace-dev/pinnace/internal/supervise"
 )
@@ -101,7 +103,7 @@ func (m *machine) removeSegment(ctx context.Context) error {
 			errs = append(errs, podnetwork.RemoveNodeNetns(n.place))
 		}
 	}
-	return errors.Join(append(errs, podnetwork.RemoveSegment(ctx, m.segment))...)
+	return errors.Join(append(errs, podnetwork.EnsureRoutes(nil), podnetwork.RemoveSegment(ctx, m.segment))...)
 }
 
 // startRuntimes starts each node's containerd.
@@ -116,6 +118,19 @@ func (m *machine) startRuntimes(ctx context.Context) error {
 	err := m.eachNode(func(n *node) error { return m.startContainerd(ctx, n) })
 	done(err)
 	return err
+}
+
+// removeNetwork takes away what the node's agent made in this machine's own network. A network namespace takes its
+// content along when it goes.
+func (n *node) removeNetwork(ctx context.Context) error {
+	if n.netns != "" {
+		return nil
+	}
+	table, err := dataplane.New(ruleset.Config{Family: ruleset.IPv4, NodeName: n.name})
+	if err != nil {
+		return err
+	}
+	return errors.Join(table.Remove(ctx), podnetwork.RemoveBridge(podnetwork.DefaultBridge), podnetwork.EnsureRoutes(nil))
 }
 
 // eachNode works on all nodes at once.
@@ -152,7 +167,9 @@ func (m *machine) startContainerd(ctx context.Context, n *node) error {
 	}
 	if !m.options.KeepPods {
 		// Pushed after containerd, so done before it stops; the agent has stopped by then.
-		m.push("Stopping the containers of "+n.name, func(ctx context.Context) error { return removePods(ctx, n.endpoint) })
+		m.push("Stopping the containers of "+n.name, func(ctx context.Context) error {
+			return errors.Join(removePods(ctx, n.endpoint), n.removeNetwork(ctx))
+		})
 	}
 	return m.awaitRuntime(ctx, n)
 }

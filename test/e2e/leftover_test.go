@@ -4,13 +4,14 @@
 package e2e
 
 import (
+	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"fmt"
 
 	"github.com/pinnace-dev/pinnace/test/machine"
 )
@@ -36,6 +37,12 @@ func checkNothingLeft(t *testing.T, m *machine.Machine) {
 		}
 		return nil
 	})
+	if out, err := exec.Command("nft", "list", "tables").CombinedOutput(); err != nil || strings.Contains(string(out), "pinnace") {
+		t.Errorf("packet rules are left: %s (%v)", out, err)
+	}
+	if _, err := net.InterfaceByName("pinnace0"); err == nil {
+		t.Error("the bridge pinnace0 is left")
+	}
 }
 
 // processesNaming lists the processes that have a text on their command line or are below a folder's containerd.
