@@ -87,12 +87,10 @@ func (r *Reconciler) runSandbox(ctx context.Context, rec *record, pod *pcorev1.P
 			return fmt.Errorf("making the folder of the logs: %w", err)
 		}
 	}
-	free, err := rec.node.slot(ctx)
-	if err != nil {
+	if err := rec.takeSlot(ctx); err != nil {
 		return err
 	}
-	defer free()
-	_, err = rec.node.Runtime.RunPodSandbox(ctx, config, runtimeHandler(pod))
+	_, err := rec.node.Runtime.RunPodSandbox(ctx, config, runtimeHandler(pod))
 	return err
 }
 
@@ -154,11 +152,9 @@ func (r *Reconciler) start(ctx context.Context, rec *record, pod *pcorev1.Pod, s
 func (r *Reconciler) createAndStart(ctx context.Context, rec *record, sandboxID string, config *runtimeapi.ContainerConfig,
 	sandbox *runtimeapi.PodSandboxConfig, step startStep,
 ) (string, error) {
-	free, err := rec.node.slot(ctx)
-	if err != nil {
+	if err := rec.takeSlot(ctx); err != nil {
 		return "", err
 	}
-	defer free()
 	id, err := rec.node.Runtime.CreateContainer(ctx, sandboxID, config, sandbox)
 	if err != nil {
 		rec.failStart(step.container.Name, "CreateContainerError", message(err), r.options.Now(), backoffFirst, backoffMost)

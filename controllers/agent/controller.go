@@ -47,7 +47,7 @@ type Options struct {
 	Window time.Duration
 	// Refresh is how often files from references are brought up to date; 0: 60 s.
 	Refresh time.Duration
-	// Concurrency is how many pods are worked on at once; 0: 16.
+	// Concurrency is how many pods are worked on at once; 0: 32. Those that wait for a place among the starts count.
 	Concurrency int
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
@@ -81,7 +81,7 @@ func NewReconciler(c client.Client, options Options) *Reconciler {
 		options.Refresh = 60 * time.Second
 	}
 	if options.Concurrency == 0 {
-		options.Concurrency = 16
+		options.Concurrency = 32
 	}
 	return &Reconciler{
 		client: c, options: options, records: newRecords(), refs: newReferences(options.References),
@@ -139,6 +139,7 @@ func (r *Reconciler) run(ctx context.Context, node *nodeState, pod *pcorev1.Pod,
 
 // converge plans and applies until there is nothing to do now.
 func (r *Reconciler) converge(ctx context.Context, rec *record, pod *pcorev1.Pod) (*observed, *plan, error) {
+	defer rec.giveSlot()
 	for range maxRounds {
 		seen, err := rec.node.observe(ctx, rec.uid)
 		if err != nil {

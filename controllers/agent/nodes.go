@@ -84,16 +84,27 @@ func newNodeState(n Node) *nodeState {
 	return s
 }
 
-// slot waits for a place among the starts and returns how to give it back.
-func (n *nodeState) slot(ctx context.Context) (func(), error) {
-	if n.slots == nil {
-		return func() {}, nil
+// takeSlot waits for a place among the starts of the node. It is kept until the look at the pod is over: a pod that has
+// begun goes on to its containers before another begins, so that pods become ready one after the other and not all
+// at the end.
+func (rec *record) takeSlot(ctx context.Context) error {
+	if rec.free != nil || rec.node.slots == nil {
+		return nil
 	}
 	select {
-	case n.slots <- struct{}{}:
-		return func() { <-n.slots }, nil
+	case rec.node.slots <- struct{}{}:
+		rec.free = func() { <-rec.node.slots }
+		return nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
+	}
+}
+
+// giveSlot gives the place back, if there is one.
+func (rec *record) giveSlot() {
+	if rec.free != nil {
+		rec.free()
+		rec.free = nil
 	}
 }
 

@@ -89,7 +89,8 @@ func TestName(t *testing.T) {
 		}
 		seen[name] = true
 	}
-	if Name("web", "a-uid", 7) != Name("web", "a-uid", 7) || Name("web", "a-uid", 7) == Name("web", "another", 7) {
+	first, again, other := Name("web", "a-uid", 7), Name("web", "a-uid", 7), Name("web", "another", 7)
+	if first != again || first == other {
 		t.Error("a name must depend on nothing but the owner, its UID and the slot")
 	}
 	if n := len(Name(strings.Repeat("x", 200), "u", 0)); n != 63 {

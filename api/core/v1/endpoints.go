@@ -20,7 +20,7 @@ type Endpoints struct {
 
 	// subsets are the addresses and ports.
 	// +optional
-	Subsets []corev1.EndpointSubset `json:"subsets,omitempty"`
+	Subsets []corev1.EndpointSubset `json:"subsets,omitempty"` //nolint:staticcheck // Deprecated upstream, and mirrored here as there.
 }
 
 // +kubebuilder:object:root=true

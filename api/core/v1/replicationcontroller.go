@@ -49,6 +49,9 @@ type ReplicationControllerSpec struct {
 type ReplicationControllerStatus struct {
 	corev1.ReplicationControllerStatus `json:",inline"`
 
+	// selector is the label selector in its string form, for the scale subresource.
+	// +optional
+	Selector string `json:"selector,omitempty"`
 	// columns is an extension: what kubectl's columns show and a JSONPath can't compute.
 	// +optional
 	Columns Columns `json:"columns,omitempty"`

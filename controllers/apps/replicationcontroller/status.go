@@ -40,6 +40,7 @@ func makeStatus(s *scope, applyErr error) (status pcorev1.ReplicationControllerS
 	status.FullyLabeledReplicas = counts.FullyLabeled
 	status.ReadyReplicas = counts.Ready
 	status.AvailableReplicas = counts.Available
+	status.Selector = s.selector.String()
 	status.Columns = workload.Columns(counts.Ready, s.want(), template, s.selector.String())
 
 	status.Conditions = failure(s, counts, status.Conditions, applyErr)

@@ -110,7 +110,7 @@ func refused(err error, want string) error {
 		return fmt.Errorf("it was allowed; want a refusal with %q", want)
 	}
 	if !strings.Contains(err.Error(), want) {
-		return fmt.Errorf("got the refusal %q, want one with %q", err, want)
+		return fmt.Errorf("want a refusal with %q, got: %w", want, err)
 	}
 	return nil
 }
