@@ -15,6 +15,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -256,6 +257,27 @@ func TestFieldsWithoutEffectAreWarnedOf(t *testing.T) {
 	if got := heard.take(); got != "" {
 		t.Errorf("a plain pod is warned of: %s", got)
 	}
+}
+
+func TestKindsWithoutControllersAreWarnedOf(t *testing.T) {
+	e := start(t)
+	person, heard := as(t, e.Config, "")
+	claim := &pcorev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: e.Namespace(t), Name: "claim"},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		},
+	}
+	eventually(t, func() error {
+		if err := person.Create(t.Context(), claim.DeepCopy(), client.DryRunAll); err != nil {
+			return err
+		}
+		if got := heard.take(); !strings.Contains(got, "nothing acts on the kind PersistentVolumeClaim yet") {
+			return fmt.Errorf("got the warnings %q", got)
+		}
+		return nil
+	})
 }
 
 // TestPodRules shows that the rules which the schemas don't carry act, on people and not on Pinnace's own processes.
