@@ -228,7 +228,10 @@ func checkDeletedPod(t *testing.T, m *machine.Machine, gone pod) {
 func checkRestart(t *testing.T, m *machine.Machine) {
 	stop(t, m)
 	start(t, m, "--keep-pods")
-	scale(t, m, 3) // its containers went with the first stop; from here on they stay
+	// The containers went with the first stop, and the statuses still tell of them until the agent has made new ones. From
+	// here on they stay.
+	scale(t, m, 3)
+	eventually(t, time.Minute, func() error { return allAnswer(t, m) })
 	before := pods(t, m)
 	kubeconfig, err := os.ReadFile(m.DataDir + "/kubeconfig")
 	if err != nil {
@@ -254,6 +257,17 @@ func checkRestart(t *testing.T, m *machine.Machine) {
 	if info, err := os.Stat(m.DataDir + "/kubeconfig"); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the kubeconfig's mode is %v, want 0600 (%v)", info.Mode().Perm(), err)
 	}
+}
+
+// allAnswer asks each pod at the address that its status names.
+func allAnswer(t *testing.T, m *machine.Machine) error {
+	list, err := listPods(t, m)
+	for _, p := range list {
+		if err == nil {
+			_, err = ask("http://" + p.ip + ":8080/healthz")
+		}
+	}
+	return err
 }
 
 // ask fetches one page over a new connection.
