@@ -88,6 +88,8 @@ type installer struct {
 func newInstaller(restConfig *rest.Config, o Options) (*installer, error) {
 	fast := rest.CopyConfig(restConfig)
 	fast.QPS = -1 // The API server's own fairness is limit enough for some fifty requests.
+	// What is tried out here is our own, and warned of by our own policies.
+	fast.WarningHandler = rest.NoWarnings{}
 	objects, err := dynamic.NewForConfig(fast)
 	if err != nil {
 		return nil, fmt.Errorf("making the installer's client: %w", err)
