@@ -17,7 +17,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/tools/clientcmd"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/pinnace-dev/pinnace/internal/containerd"
 	"github.com/pinnace-dev/pinnace/internal/runtime/cri"
@@ -45,6 +47,7 @@ func main() {
 	idle := flag.Duration("idle", 30*time.Second, "how long to measure at rest")
 	verbose := flag.Bool("v", false, "show what `pinnace up` prints")
 	flag.Parse()
+	ctrllog.SetLogger(logr.Discard()) // the client would complain of having none
 	log := io.Discard
 	if *verbose {
 		log = os.Stderr
