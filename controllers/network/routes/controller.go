@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -37,12 +36,8 @@ var request = reconcile.Request{NamespacedName: types.NamespacedName{Name: "rout
 
 // Options say whose network it is.
 type Options struct {
-	// Node is the node's own name; empty for a machine that is none and hosts nodes in namespaces of their own.
+	// Node is the node's own name.
 	Node string
-	// WriteConf is given the node's pod networks, in order to write the CNI configuration. Nil when there is no runtime.
-	WriteConf func(podCIDRs []string) error
-	// ServiceCIDRs are routed to one of the nodes; for a machine that is none.
-	ServiceCIDRs []netip.Prefix
 	// EnsureRoutes defaults to podnetwork.EnsureRoutes.
 	EnsureRoutes func([]podnetwork.Route) error
 }
@@ -72,14 +67,14 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// nodeEvents: only a node's networks, its addresses and its readiness matter.
+// nodeEvents: only a node's networks and its addresses matter.
 func nodeEvents() handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(_ context.Context, _ event.CreateEvent, q kube.Queue) { q.AddAfter(request, debounce) },
 		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q kube.Queue) {
 			before, ok := e.ObjectOld.(*pcorev1.Node)
 			after, ok2 := e.ObjectNew.(*pcorev1.Node)
-			if ok && ok2 && (!equality.Semantic.DeepEqual(podCIDRs(before), podCIDRs(after)) || ready(before) != ready(after) ||
+			if ok && ok2 && (!equality.Semantic.DeepEqual(podCIDRs(before), podCIDRs(after)) ||
 				!equality.Semantic.DeepEqual(before.Status.Addresses, after.Status.Addresses)) {
 				q.AddAfter(request, debounce)
 			}
@@ -98,13 +93,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 	for i := range list.Items {
 		nodes[i] = &list.Items[i]
 	}
-	p := makePlan(r.opts.Node, nodes, r.opts.ServiceCIDRs)
-	if len(p.podCIDRs) > 0 && r.opts.WriteConf != nil {
-		if err := r.opts.WriteConf(p.podCIDRs); err != nil {
-			return ctrl.Result{}, err
-		}
-	}
-	err := r.opts.EnsureRoutes(p.routes)
+	err := r.opts.EnsureRoutes(makePlan(r.opts.Node, nodes))
 	var unreachable *podnetwork.UnreachableError
 	if errors.As(err, &unreachable) {
 		// No retry will mend the wiring; the routes that can be set are set.

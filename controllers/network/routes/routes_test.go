@@ -5,7 +5,6 @@ package routes
 
 import (
 	"context"
-	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -51,34 +50,20 @@ func TestPlan(t *testing.T) {
 		aNode("new", "172.30.0.14", "", true),
 		aNode("unregistered", "", "10.244.5.0/24", true),
 	}
-	services := []netip.Prefix{netip.MustParsePrefix("10.97.0.0/16")}
-	for name, c := range map[string]struct {
-		self string
-		want plan
-	}{
-		"a node":            {"b", plan{podCIDRs: []string{"10.244.2.0/24"}}},
-		"a node without":    {"new", plan{}},
-		"no node":           {"", plan{}},
-		"not yet a node":    {"unknown", plan{}},
-		"no address itself": {"unregistered", plan{podCIDRs: []string{"10.244.5.0/24"}}},
+	for name, self := range map[string]string{
+		"a node": "b", "a node without pods yet": "new", "not yet a node": "unknown", "no address itself": "unregistered",
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := makePlan(c.self, nodes, services)
-			if diff := cmp.Diff(c.want.podCIDRs, got.podCIDRs); diff != "" {
-				t.Error(diff)
-			}
+			got := makePlan(self, nodes)
 			var want []string
 			for _, r := range []struct{ node, route string }{
 				{"a", "10.244.1.0/24 via 172.30.0.11"}, {"b", "10.244.2.0/24 via 172.30.0.12"}, {"c", "10.244.3.0/24 via 172.30.0.13"},
 			} {
-				if r.node != c.self {
+				if r.node != self {
 					want = append(want, r.route)
 				}
 			}
-			if c.self == "" {
-				want = append(want, "10.97.0.0/16 via 172.30.0.12") // the first that is ready
-			}
-			if diff := cmp.Diff(want, texts(got.routes)); diff != "" {
+			if diff := cmp.Diff(want, texts(got)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -92,14 +77,9 @@ func TestReconcile(t *testing.T) {
 	}
 	objects := []client.Object{aNode("a", "172.30.0.11", "", true), aNode("b", "172.30.0.12", "10.244.2.0/24", true)}
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
-	var written [][]string
 	var routed []string
 	r := NewReconciler(c, Options{
 		Node: "a",
-		WriteConf: func(cidrs []string) error {
-			written = append(written, cidrs)
-			return nil
-		},
 		EnsureRoutes: func(routes []podnetwork.Route) error {
 			routed = texts(routes)
 			// One node that can't be reached is said, and no reason to try again and again.
@@ -110,24 +90,7 @@ func TestReconcile(t *testing.T) {
 	if _, err := r.Reconcile(ctx, request); err != nil {
 		t.Fatal(err)
 	}
-	if len(written) != 0 {
-		t.Errorf("a node without a pod network has a configuration for %v", written)
-	}
 	if diff := cmp.Diff([]string{"10.244.2.0/24 via 172.30.0.12"}, routed); diff != "" {
-		t.Error(diff)
-	}
-	a := aNode("a", "172.30.0.11", "10.244.1.0/24", true)
-	if err := c.Get(ctx, client.ObjectKeyFromObject(a), a); err != nil {
-		t.Fatal(err)
-	}
-	a.Spec.PodCIDR = "10.244.1.0/24"
-	if err := c.Update(ctx, a); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Reconcile(ctx, request); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff([][]string{{"10.244.1.0/24"}}, written); diff != "" {
 		t.Error(diff)
 	}
 }
