@@ -45,11 +45,19 @@ type DaemonSetSpec struct {
 	// revisionHistoryLimit is how many old revisions are kept; 10 when absent.
 	// +optional
 	RevisionHistoryLimit *int32 `json:"revisionHistoryLimit,omitempty"`
+	// progressDeadlineSeconds is an extension: after how many seconds without progress a rollout counts as failed; 600 when absent. It
+	// matters with onFailure alone.
+	// +optional
+	ProgressDeadlineSeconds *int32 `json:"progressDeadlineSeconds,omitempty"`
+
+	RolloutSpec `json:",inline"`
 }
 
 // DaemonSetStatus is what was last observed. Only its controllers write it.
 type DaemonSetStatus struct {
 	appsv1.DaemonSetStatus `json:",inline"`
+
+	RolloutStatus `json:",inline"`
 
 	// columns is an extension: what kubectl's columns show and a JSONPath can't compute.
 	// +optional

@@ -55,11 +55,15 @@ type DeploymentSpec struct {
 	// progressDeadlineSeconds is after how many seconds without progress a rollout counts as failed; 600 when absent.
 	// +optional
 	ProgressDeadlineSeconds *int32 `json:"progressDeadlineSeconds,omitempty"`
+
+	RolloutSpec `json:",inline"`
 }
 
 // DeploymentStatus is what was last observed. Only its controllers write it.
 type DeploymentStatus struct {
 	appsv1.DeploymentStatus `json:",inline"`
+
+	RolloutStatus `json:",inline"`
 
 	// selector is the label selector in its string form, for the scale subresource.
 	// +optional

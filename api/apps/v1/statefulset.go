@@ -65,18 +65,47 @@ type StatefulSetSpec struct {
 	// ordinals says where the pods' numbers start.
 	// +optional
 	Ordinals *appsv1.StatefulSetOrdinals `json:"ordinals,omitempty"`
+	// progressDeadlineSeconds is an extension: after how many seconds without progress a rollout counts as failed; 600 when absent. It
+	// matters with onFailure alone.
+	// +optional
+	ProgressDeadlineSeconds *int32 `json:"progressDeadlineSeconds,omitempty"`
+
+	RolloutSpec `json:",inline"`
 }
 
 // StatefulSetStatus is what was last observed. Only its controllers write it.
 type StatefulSetStatus struct {
 	appsv1.StatefulSetStatus `json:",inline"`
 
+	RolloutStatus `json:",inline"`
+
 	// selector is the label selector in its string form, for the scale subresource.
 	// +optional
 	Selector string `json:"selector,omitempty"`
+	// claims is an extension: how far the claims of the pods follow volumeClaimTemplates, one entry a template.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Claims []ClaimTemplateStatus `json:"claims,omitempty"`
 	// columns is an extension: what kubectl's columns show and a JSONPath can't compute.
 	// +optional
 	Columns pcorev1.Columns `json:"columns,omitempty"`
+}
+
+// ClaimTemplateStatus says how far the claims of one volume claim template are.
+type ClaimTemplateStatus struct {
+	// name is the template's.
+	Name string `json:"name"`
+	// requested is the template's size, in bytes with a unit.
+	// +optional
+	Requested string `json:"requested,omitempty"`
+	// claims is the number of claims that the pods should have of this template.
+	Claims int32 `json:"claims"`
+	// grown is the number of claims that are there with at least the requested size as their capacity.
+	Grown int32 `json:"grown"`
+	// message says in one sentence what is missing; empty when nothing is.
+	// +optional
+	Message string `json:"message,omitempty"`
 }
 
 // +kubebuilder:object:root=true

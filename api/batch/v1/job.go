@@ -79,7 +79,22 @@ type JobSpec struct {
 	// managedBy names another controller that runs this job.
 	// +optional
 	ManagedBy *string `json:"managedBy,omitempty"`
+	// mode is an extension: with OncePerNode, a pod runs to completion on every node that the template's node selector, node affinity
+	// and tolerations let it run on; completions and completionMode must be absent.
+	// +optional
+	Mode JobMode `json:"mode,omitempty"`
 }
+
+// JobMode is what a job counts.
+// +kubebuilder:validation:Enum=Completions;OncePerNode
+type JobMode string
+
+const (
+	// JobCompletions counts completions, as upstream does. It is the default.
+	JobCompletions JobMode = "Completions"
+	// JobOncePerNode counts nodes: one pod on every matching node.
+	JobOncePerNode JobMode = "OncePerNode"
+)
 
 // JobStatus is what was last observed. Only its controllers write it.
 type JobStatus struct {

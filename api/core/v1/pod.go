@@ -32,6 +32,11 @@ type Pod struct {
 // PodSpec is upstream's PodSpec; Pinnace's extensions stand beside its fields.
 type PodSpec struct {
 	corev1.PodSpec `json:",inline"`
+
+	// maxRestarts is an extension: when a container would be restarted more often than this, the pod fails with the reason
+	// TooManyRestarts instead of trying for ever. Restarts are counted for each container by itself.
+	// +optional
+	MaxRestarts *int32 `json:"maxRestarts,omitempty"`
 }
 
 // PodTemplateSpec is upstream's PodTemplateSpec over Pinnace's PodSpec.
