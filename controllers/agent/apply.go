@@ -90,7 +90,8 @@ func (r *Reconciler) runSandbox(ctx context.Context, rec *record, pod *pcorev1.P
 	if err := rec.takeSlot(ctx); err != nil {
 		return err
 	}
-	_, err := rec.node.Runtime.RunPodSandbox(ctx, config, runtimeHandler(pod))
+	id, err := rec.node.Runtime.RunPodSandbox(ctx, config, runtimeHandler(pod))
+	rec.made.sandbox = id
 	return err
 }
 
@@ -160,6 +161,7 @@ func (r *Reconciler) createAndStart(ctx context.Context, rec *record, sandboxID 
 		rec.failStart(step.container.Name, "CreateContainerError", message(err), r.options.Now(), backoffFirst, backoffMost)
 		return "", err
 	}
+	rec.made.containers = append(rec.made.containers, struct{ id, sandboxID string }{id, sandboxID})
 	if err := rec.node.Runtime.StartContainer(ctx, id); err != nil {
 		rec.failStart(step.container.Name, "RunContainerError", message(err), r.options.Now(), backoffFirst, backoffMost)
 		return "", err

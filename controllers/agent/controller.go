@@ -140,8 +140,8 @@ func (r *Reconciler) run(ctx context.Context, node *nodeState, pod *pcorev1.Pod,
 // converge plans and applies until there is nothing to do now.
 func (r *Reconciler) converge(ctx context.Context, rec *record, pod *pcorev1.Pod) (*observed, *plan, error) {
 	defer rec.giveSlot()
+	seen, err := rec.node.observe(ctx, rec.uid)
 	for range maxRounds {
-		seen, err := rec.node.observe(ctx, rec.uid)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -165,8 +165,14 @@ func (r *Reconciler) converge(ctx context.Context, rec *record, pod *pcorev1.Pod
 		if p.idle() {
 			return seen, &p, nil
 		}
+		rec.made = made{}
 		if err := r.apply(ctx, rec, pod, seen, &p); err != nil {
 			return nil, nil, err
+		}
+		if p.onlyMakes() {
+			seen, err = rec.node.observeMade(ctx, seen, rec.made)
+		} else {
+			seen, err = rec.node.observe(ctx, rec.uid)
 		}
 	}
 	return nil, nil, fmt.Errorf("pod %s did not settle within %d rounds: trying again", rec.key, maxRounds)

@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -131,31 +132,65 @@ func (n *nodeState) observe(ctx context.Context, uid types.UID) (*observed, erro
 		return out, nil
 	}
 	for _, s := range sandboxes {
-		full, err := n.Runtime.PodSandboxStatus(ctx, s.Id)
-		if status.Code(err) == codes.NotFound {
-			continue
+		if err := n.addSandbox(ctx, out, s.Id); err != nil {
+			return nil, err
 		}
-		if err != nil {
-			return nil, fmt.Errorf("reading the status of sandbox %s: %w", s.Id, err)
-		}
-		out.sandboxes = append(out.sandboxes, full)
 	}
 	containers, err := n.Runtime.ListContainers(ctx, &runtimeapi.ContainerFilter{LabelSelector: selector})
 	if err != nil {
 		return nil, fmt.Errorf("listing containers: %w", err)
 	}
 	for _, c := range containers {
-		full, err := n.Runtime.ContainerStatus(ctx, c.Id)
-		if status.Code(err) == codes.NotFound {
-			continue
+		if err := n.addContainer(ctx, out, c.Id, c.PodSandboxId); err != nil {
+			return nil, err
 		}
-		if err != nil {
-			return nil, fmt.Errorf("reading the status of container %s: %w", c.Id, err)
-		}
-		out.containers = append(out.containers, &container{ContainerStatus: full, sandboxID: c.PodSandboxId})
 	}
 	out.sort()
 	return out, nil
+}
+
+// observeMade lays what a step has made over what was observed before it. Of the pod's other containers nothing is asked: the end of
+// one is an event, which brings the next look.
+func (n *nodeState) observeMade(ctx context.Context, before *observed, m made) (*observed, error) {
+	out := &observed{sandboxes: slices.Clone(before.sandboxes), containers: slices.Clone(before.containers)}
+	if m.sandbox != "" {
+		if err := n.addSandbox(ctx, out, m.sandbox); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range m.containers {
+		if err := n.addContainer(ctx, out, c.id, c.sandboxID); err != nil {
+			return nil, err
+		}
+	}
+	out.sort()
+	return out, nil
+}
+
+// addSandbox asks for one sandbox; one that has gone is left out.
+func (n *nodeState) addSandbox(ctx context.Context, to *observed, id string) error {
+	full, err := n.Runtime.PodSandboxStatus(ctx, id)
+	switch {
+	case status.Code(err) == codes.NotFound:
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading the status of sandbox %s: %w", id, err)
+	}
+	to.sandboxes = append(to.sandboxes, full)
+	return nil
+}
+
+// addContainer asks for one container; one that has gone is left out.
+func (n *nodeState) addContainer(ctx context.Context, to *observed, id, sandboxID string) error {
+	full, err := n.Runtime.ContainerStatus(ctx, id)
+	switch {
+	case status.Code(err) == codes.NotFound:
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading the status of container %s: %w", id, err)
+	}
+	to.containers = append(to.containers, &container{ContainerStatus: full, sandboxID: sandboxID})
+	return nil
 }
 
 // watch follows a node's runtime until the context ends: its events, and a slow relist as safety net. Each pod of which

@@ -19,6 +19,12 @@ type observed struct {
 	containers []*container
 }
 
+// made is what one step has made in the runtime: all that differs from what was observed before it, when the step did nothing else.
+type made struct {
+	sandbox    string
+	containers []struct{ id, sandboxID string }
+}
+
 // container is one container in the runtime.
 type container struct {
 	*runtimeapi.ContainerStatus

@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -97,6 +98,12 @@ type plan struct {
 	// ending says that the pod is to run no more, whether deleted, failed or done; gone that nothing of it is left.
 	ending, gone bool
 	fail         *podFailure
+}
+
+// onlyMakes says that the plan takes nothing away: what is new is all that will have changed.
+func (p *plan) onlyMakes() bool {
+	replaces := func(s startStep) bool { return s.replaces != "" }
+	return len(p.stop)+len(p.stopSandboxes)+len(p.removeSandboxes)+len(p.removeContainers) == 0 && !slices.ContainsFunc(p.start, replaces)
 }
 
 type startStep struct {

@@ -42,6 +42,8 @@ type record struct {
 	tokens map[string]podToken
 	// final is the status that a deleted pod ended with, while its containers were still known.
 	final *pcorev1.PodStatus
+	// made is what the step under way has made in the runtime.
+	made made
 	// free gives back the place among the starts that this look has taken; nil without one.
 	free func()
 	// finished says that nothing of the pod is left on the node; released that our finalizer is off, too.
