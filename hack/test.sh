@@ -33,7 +33,8 @@ step 'Generated files are fresh' fresh
 step 'Linters and floors' make --no-print-directory lint
 step 'The assets driver' go -C hack/assets test .
 # Two packages at a time: many start an API server, and there may be two cores only.
-step 'Unit, envtest and oracle tests' go test -p 2 -timeout 25m $(go list ./... | grep -v /test/e2e)
+step 'Unit, envtest and oracle tests' go test -p 2 -timeout 25m $(go list ./... | grep -v -e /test/e2e -e /test/conformance/controllers)
 step 'Schema oracle' make --no-print-directory oracle-schema
+step 'Controller oracle' make --no-print-directory oracle-controllers
 step 'End to end on real containers' go test -count=1 -timeout 25m -v ./test/e2e
 printf '\nAll tests passed in %d s.\n' $((SECONDS - started))

@@ -36,6 +36,10 @@ on while it is stopped, and it takes them over when it starts again.`,
 	flags.StringVar(&o.ClusterCIDR, "cluster-cidr", o.ClusterCIDR, "`network` of all pods")
 	flags.StringVar(&o.ServiceCIDR, "service-cidr", o.ServiceCIDR, "`network` of the services' addresses")
 	flags.IntVar(&o.Simulate, "simulate", 0, "play this `number` of nodes, NODE-NAME-1 and so on, without any runtime")
+	flags.StringVar(&o.Server.Address, "listen-address", "", "`address` of the agent's server, for logs, exec and metrics; unless given port 10350 of the node's address, or any that is free")
+	flags.StringVar(&o.Server.CertFile, "tls-cert-file", "", "`file` with the server's certificate; unless given the agent makes one and tells its key in the Node")
+	flags.StringVar(&o.Server.KeyFile, "tls-private-key-file", "", "`file` with the certificate's key")
+	flags.StringVar(&o.Server.ClientCAFile, "client-ca-file", "", "`file` with the authorities of clients' certificates; without, only bearer tokens tell who asks")
 	addLogFlags(flags, &o.Log)
 	return command
 }

@@ -5,6 +5,7 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/pinnace-dev/pinnace/internal/setup"
 )
@@ -30,6 +31,18 @@ election one works and the others wait.`,
 	flags.StringVar(&o.LeaderElectionNamespace, "leader-election-namespace", o.LeaderElectionNamespace, "`namespace` of the lease")
 	flags.StringVar(&o.ClusterCIDR, "cluster-cidr", o.ClusterCIDR, "`network` of the pods; each node gets a /24 of it")
 	flags.StringVar(&o.ServiceCIDR, "service-cidr", o.ServiceCIDR, "`network` of the services' addresses")
+	addSubresourcesFlags(flags, &o.Subresources)
 	addLogFlags(flags, &o.Log)
 	return command
+}
+
+func addSubresourcesFlags(flags *pflag.FlagSet, o *setup.SubresourcesOptions) {
+	flags.StringVar(&o.Address, "subresources-address", "", "`address` on which log, exec and the like of pods are served to the API server, such as :10351; empty: not at all")
+	flags.StringVar(&o.ExternalName, "subresources-external-name", "", "`address` at which the API server reaches it; empty: by the Service pinnace-subresources")
+	flags.StringVar(&o.CertFile, "subresources-cert-file", "", "`file` with its certificate, for pinnace-subresources.pinnace-system.svc")
+	flags.StringVar(&o.KeyFile, "subresources-key-file", "", "`file` with the certificate's key")
+	flags.StringVar(&o.CAFile, "subresources-ca-file", "", "`file` with the certificate's authority, which is told to the API server")
+	flags.StringVar(&o.AgentCAFile, "agent-ca-file", "", "`file` with the authorities of the agents' certificates; without, an agent's key must be the one that its Node names")
+	flags.StringVar(&o.AgentCertFile, "agent-cert-file", "", "`file` with the certificate that is shown to agents; without, the kubeconfig's")
+	flags.StringVar(&o.AgentKeyFile, "agent-key-file", "", "`file` with that certificate's key")
 }

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,9 +27,7 @@ import (
 // Least privilege: the agent's role, bound once per node; docs/adr/0031 says what narrows it further on the server.
 // +kubebuilder:rbac:groups=core.pinnace.dev,resources=pods,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=core.pinnace.dev,resources=pods/status,verbs=update
-// +kubebuilder:rbac:groups=core.pinnace.dev,resources=configmaps;secrets,verbs=get
-// +kubebuilder:rbac:groups="",resources=configmaps;secrets,verbs=get
-// +kubebuilder:rbac:groups="",resources=serviceaccounts/token,verbs=create
+// What pods refer to (ConfigMaps, Secrets, tokens) is allowed by roles of each node: controllers/node/access.
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // maxRounds bounds plan and apply within one reconcile; a straight start takes three.
@@ -41,6 +40,8 @@ type Options struct {
 	References client.Reader
 	// Tokens requests service account tokens. Nil: volumes with tokens fail with a clear message.
 	Tokens TokenFunc
+	// Services lists the services of a namespace, whose addresses containers find in their environment. Nil: none.
+	Services func(ctx context.Context, namespace string) ([]pcorev1.Service, error)
 	// Events records what no condition says. Nil: none.
 	Events events.EventRecorder
 	// Window is how long a status that isn't Ready yet is held back, so that a quick start is one write; 0: 700 ms.
@@ -197,8 +198,9 @@ func (r *Reconciler) report(ctx context.Context, rec *record, pod *pcorev1.Pod, 
 }
 
 func (r *Reconciler) writeStatus(ctx context.Context, rec *record, pod *pcorev1.Pod, status pcorev1.PodStatus) error {
-	changed := *pod
-	changed.Status = status
+	// The API server takes the status alone, so the rest isn't sent; the answer fills it in.
+	changed := pcorev1.Pod{Status: status}
+	changed.Namespace, changed.Name, changed.UID, changed.ResourceVersion = pod.Namespace, pod.Name, pod.UID, pod.ResourceVersion
 	err := r.client.Status().Update(ctx, &changed)
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
@@ -237,9 +239,21 @@ func (r *Reconciler) finish(ctx context.Context, rec *record, pod *pcorev1.Pod) 
 // removeFinalizer takes ours off with one patch, under the pod's known resource version. To add it is placement's, which does it in
 // the write that binds; a pod without it is run all the same, and ended as an orphan.
 func (r *Reconciler) removeFinalizer(ctx context.Context, rec *record, pod *pcorev1.Pod) error {
+	var patch struct {
+		Metadata struct {
+			ResourceVersion string   `json:"resourceVersion"`
+			Finalizers      []string `json:"finalizers"`
+		} `json:"metadata"`
+	}
+	patch.Metadata.ResourceVersion = pod.ResourceVersion
+	patch.Metadata.Finalizers = slices.DeleteFunc(slices.Clone(pod.Finalizers), func(f string) bool { return f == Finalizer })
+	body, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	// Written by hand: to compare two states of a pod costs as much as all else that the agent does for its end.
 	changed := *pod
-	changed.Finalizers = slices.DeleteFunc(slices.Clone(pod.Finalizers), func(f string) bool { return f == Finalizer })
-	err := r.client.Patch(ctx, &changed, client.MergeFromWithOptions(pod, client.MergeFromWithOptimisticLock{}))
+	err = r.client.Patch(ctx, &changed, client.RawPatch(types.MergePatchType, body))
 	if apierrors.IsConflict(err) {
 		rec.setWritten(nil)
 	}

@@ -182,7 +182,11 @@ func (r *Reconciler) containerConfig(ctx context.Context, rec *record, pod *pcor
 	if err != nil {
 		return nil, err
 	}
-	env, err := podenv.Make(step.container, down, objects, nil)
+	services, err := r.serviceVariables(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	env, err := podenv.Make(step.container, down, objects, services)
 	if err != nil {
 		return nil, err
 	}
@@ -197,6 +201,18 @@ func (r *Reconciler) containerConfig(ctx context.Context, rec *record, pod *pcor
 		image: image, imageRef: ref, env: env, mounts: mounts,
 		logs: rec.node.LogDir != "", memory: rec.node.Allocatable.Memory().Value(),
 	})
+}
+
+// serviceVariables are those of the services of the pod's namespace, unless the pod doesn't want them.
+func (r *Reconciler) serviceVariables(ctx context.Context, pod *pcorev1.Pod) ([]podenv.Variable, error) {
+	if r.options.Services == nil || pod.Spec.EnableServiceLinks != nil && !*pod.Spec.EnableServiceLinks {
+		return nil, nil
+	}
+	services, err := r.options.Services(ctx, pod.Namespace)
+	if err != nil {
+		return nil, fmt.Errorf("listing the services of namespace %s: %w", pod.Namespace, err)
+	}
+	return podenv.OfServices(services), nil
 }
 
 func (r *record) downward(pod *pcorev1.Pod, seen *observed) *podenv.Downward {

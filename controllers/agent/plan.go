@@ -129,6 +129,9 @@ func makePlan(s situation) plan {
 	if p.fail == nil {
 		p.fail = pastDeadline(s, p)
 	}
+	if p.fail == nil && s.pod.DeletionTimestamp == nil {
+		p.fail = restartedTooOften(s)
+	}
 	if s.pod.DeletionTimestamp != nil || podstate.IsTerminal(s.pod.Status.Phase) || p.fail != nil {
 		planEnd(s, p)
 		return *p
@@ -145,7 +148,7 @@ func makePlan(s situation) plan {
 		planEnd(s, p)
 		return *p
 	}
-	if initialized && !planMain(s, p, sandboxID) {
+	if initialized && !planMain(s, p, sandboxID) || p.fail != nil {
 		planEnd(s, p)
 	}
 	return *p
@@ -311,6 +314,10 @@ func gracePeriod(pod *pcorev1.Pod) time.Duration {
 
 // startWhenDue starts a container, or says in waiting why it has to wait.
 func (p *plan) startWhenDue(s situation, c *corev1.Container, kind string, latest *container) {
+	if fail := exhausted(s, c); fail != nil {
+		p.fail = fail
+		return
+	}
 	if failure, ok := s.mem.failed[c.Name]; ok && (failure.retryAt.IsZero() || failure.retryAt.After(s.now)) {
 		p.waiting[c.Name] = failure
 		p.wakeAt(failure.retryAt)

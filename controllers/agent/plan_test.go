@@ -131,6 +131,15 @@ func TestMakePlan(t *testing.T) {
 		p.Status.StartTime = &metav1.Time{Time: planNow.Add(-time.Minute)}
 	}).Obj()
 
+	restarts := func(most int32) func(*pcorev1.Pod) { return func(p *pcorev1.Pod) { p.Spec.MaxRestarts = &most } }
+	limited := aPod("a").Container("second").Change(restarts(2)).Obj()
+	limitedInit := aPod("a").Init("one").Sidecar("side").Change(restarts(2)).Obj()
+	limitedNever := aPod("a").Restart(corev1.RestartPolicyNever).Change(restarts(0)).Obj()
+	limitedDeleted := aPod("a").Change(restarts(0)).Change(func(p *pcorev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: planNow} }).Obj()
+	forgotten := aPod("a").Change(restarts(2)).Change(func(p *pcorev1.Pod) {
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", RestartCount: 2, ContainerID: "fake://c1"}}
+	}).Obj()
+
 	for name, tc := range map[string]struct {
 		pod  *pcorev1.Pod
 		seen *observed
@@ -236,6 +245,45 @@ func TestMakePlan(t *testing.T) {
 		"a final phase starts nothing": {failed, seenOf(failed).Obj(), memory{}, brief{Ending: true, Gone: true}},
 		"past its deadline": {
 			dead, seenOf(dead).Ready().Running("c1", "main", kindMain).Obj(), memory{}, brief{Ending: true, Stop: []string{"c1 30s"}, Fail: "DeadlineExceeded"},
+		},
+		"restarted too often: the others are stopped": {
+			limited, seenOf(limited).Ready().Exited("c1", "main", kindMain, 2, 1, time.Second).Running("c2", "second", kindMain).Obj(), memory{},
+			brief{Ending: true, Stop: []string{"c2 30s"}, Fail: "TooManyRestarts"},
+		},
+		"restarted as often as it may be": {
+			limited, seenOf(limited).Ready().Exited("c1", "main", kindMain, 1, 1, time.Hour).Running("c2", "second", kindMain).Obj(), memory{},
+			brief{Start: []string{"main main"}},
+		},
+		"a limit of restarts that isn't reached by what runs": {
+			limited, seenOf(limited).Ready().Exited("c0", "main", kindMain, 1, 1, time.Hour).Running("c2", "second", kindMain).Created("c1", "main", kindMain).Obj(), memory{},
+			brief{Start: []string{"main main"}},
+		},
+		"an init container restarted too often": {
+			limitedInit, seenOf(limitedInit).Ready().Exited("c1", "one", kindInit, 2, 1, time.Second).Obj(), memory{},
+			brief{Ending: true, StopSandboxes: []string{"s0"}, Fail: "TooManyRestarts"},
+		},
+		"an init container that is done counts no more": {
+			limitedInit, seenOf(limitedInit).Ready().Exited("c1", "one", kindInit, 2, 0, time.Second).Running("c2", "side", kindSidecar).Running("c3", "main", kindMain).Obj(),
+			memory{}, brief{},
+		},
+		"a sidecar restarted too often": {
+			limitedInit,
+			seenOf(limitedInit).Ready().Exited("c1", "one", kindInit, 0, 0, time.Second).Exited("c2", "side", kindSidecar, 2, 0, time.Second).Running("c3", "main", kindMain).Obj(),
+			memory{}, brief{Ending: true, Stop: []string{"c3 30s"}, Fail: "TooManyRestarts"},
+		},
+		"no restart is left for a new sandbox": {
+			limited, seenOf(limited).Sandbox("s0", 0, notReady).Exited("c1", "main", kindMain, 2, 1, time.Second).Obj(), memory{},
+			brief{Ending: true, Gone: true, Fail: "TooManyRestarts"},
+		},
+		"no restart is left, and the runtime knows nothing": {
+			forgotten, seenOf(forgotten).Ready().Obj(), memory{}, brief{Ending: true, StopSandboxes: []string{"s0"}, Fail: "TooManyRestarts"},
+		},
+		"a limit of restarts means nothing to Never": {
+			limitedNever, seenOf(limitedNever).Ready().Exited("c1", "main", kindMain, 0, 1, time.Second).Obj(), memory{}, brief{Ending: true, StopSandboxes: []string{"s0"}},
+		},
+		"a deleted pod doesn't fail by its end": {
+			limitedDeleted, seenOf(limitedDeleted).Ready().Exited("c1", "main", kindMain, 0, 137, time.Second).Obj(), memory{},
+			brief{Ending: true, StopSandboxes: []string{"s0"}, RemoveSandboxes: []string{"s0"}},
 		},
 		"a pull that runs is waited for": {
 			never, seenOf(never).Ready().Obj(), memory{failed: map[string]startFailure{"main": {}}}, brief{Waiting: map[string]string{"main": ""}},

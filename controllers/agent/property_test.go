@@ -63,6 +63,10 @@ func drawPod(t *rapid.T) *pcorev1.Pod {
 	for i := range rapid.IntRange(0, 2).Draw(t, "more") {
 		b.Container(fmt.Sprintf("main%d", i))
 	}
+	if rapid.Bool().Draw(t, "limited") {
+		most := rapid.Int32Range(0, 3).Draw(t, "maxRestarts")
+		b.Change(func(p *pcorev1.Pod) { p.Spec.MaxRestarts = &most })
+	}
 	return b.Obj()
 }
 
@@ -145,6 +149,9 @@ func (m *model) start(s startStep) {
 				m.t.Fatalf("container %s is started before init container %s was done", s.container.Name, init.Name)
 			}
 		}
+	}
+	if most := m.pod.Spec.MaxRestarts; most != nil && s.restartCount > *most && m.pod.Spec.RestartPolicy != corev1.RestartPolicyNever {
+		m.t.Fatalf("container %s is restarted for the %dth time, %d are allowed", s.container.Name, s.restartCount, *most)
 	}
 	m.started[s.container.Name]++
 	if s.crash != nil {

@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	backoffs "k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
@@ -60,17 +62,28 @@ func (r *references) get(ctx context.Context, kind, namespace, name string, sinc
 		return entry.found, nil
 	}
 	var found *content
-	var err error
-	if kind == "Secret" {
-		found, err = r.secret(ctx, namespace, name)
-	} else {
-		found, err = r.configMap(ctx, namespace, name)
-	}
+	err := retryForbidden(ctx, func() (err error) {
+		if kind == "Secret" {
+			found, err = r.secret(ctx, namespace, name)
+		} else {
+			found, err = r.configMap(ctx, namespace, name)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading %s %s/%s: %w", strings.ToLower(kind), namespace, name, err)
 	}
 	entry.found, entry.read = found, now
 	return found, nil
+}
+
+// untilAllowed bounds how long a new pod waits for its node's right to read what it refers to, which the manager grants when it sees the
+// pod on the node, as the agent does.
+var untilAllowed = backoffs.Backoff{Duration: 10 * time.Millisecond, Factor: 2, Steps: 9, Cap: time.Second}
+
+// retryForbidden tries again for a few seconds while the API server says that this agent may not.
+func retryForbidden(ctx context.Context, do func() error) error {
+	return retry.OnError(untilAllowed, func(err error) bool { return apierrors.IsForbidden(err) && ctx.Err() == nil }, do)
 }
 
 func (r *references) entry(key referenceKey, now time.Time) *referenceEntry {

@@ -136,6 +136,32 @@ func TestRestartPolicyDecidesThePhase(t *testing.T) {
 	}
 }
 
+func TestTooManyRestartsFailThePod(t *testing.T) {
+	r := newRig(t)
+	most := int32(1)
+	key := r.create(aPod("a").Container("second").Change(func(p *pcorev1.Pod) { p.Spec.MaxRestarts = &most }).Obj())
+	r.exit(key, "main", 3)
+	if status := r.pod(key).Status; status.ContainerStatuses[0].RestartCount != 1 || status.Phase != corev1.PodRunning {
+		t.Fatalf("the first restart is allowed: %+v", status)
+	}
+	r.exit(key, "main", 3)
+	for restart := range 2 {
+		status := r.pod(key).Status
+		if status.Phase != corev1.PodFailed || status.Reason != podstate.ReasonTooManyRestarts || status.Columns["status"] != "TooManyRestarts" ||
+			!strings.HasPrefix(status.Message, "Container main was restarted once, and spec.maxRestarts allows no more; it ended with exit code 3") {
+			t.Fatalf("phase %s, reason %q, columns %v, message %q", status.Phase, status.Reason, status.Columns, status.Message)
+		}
+		if end := status.ContainerStatuses[1].State.Terminated; end == nil {
+			t.Errorf("the other container should be stopped: %+v", status.ContainerStatuses[1])
+		}
+		if restart == 0 {
+			r.restart()
+			r.settle(key)
+			r.pass(time.Hour)
+		}
+	}
+}
+
 func TestSidecarsEndWithTheirPod(t *testing.T) {
 	r := newRig(t)
 	key := r.create(aPod("a").Sidecar("side").Restart(corev1.RestartPolicyNever).Obj())

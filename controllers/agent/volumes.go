@@ -178,7 +178,12 @@ func (r *Reconciler) token(ctx context.Context, rec *record, pod *pcorev1.Pod, w
 	if held, ok := rec.tokens[key]; ok && now.Before(held.renewAt) {
 		return held.token, nil
 	}
-	token, expires, err := r.options.Tokens(ctx, pod, account, want.Audience, lives)
+	var token []byte
+	var expires time.Time
+	err = retryForbidden(ctx, func() (err error) {
+		token, expires, err = r.options.Tokens(ctx, pod, account, want.Audience, lives)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("requesting a token of service account %s: %w", account, err)
 	}

@@ -40,7 +40,7 @@ func run(check bool) error {
 	if err != nil {
 		return err
 	}
-	roles, err := generateRoles("./controllers/...", "./internal/setup/...")
+	roles, err := generateRoles("./controllers/...", "./internal/nodeserver/...", "./internal/subresources/...", "./internal/setup/...")
 	if err != nil {
 		return err
 	}

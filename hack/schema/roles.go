@@ -19,7 +19,7 @@ import (
 
 // agentPaths are the parts of import paths by which the packages of the agent's process are known; all others are the
 // manager's. internal/setup says the same in code.
-var agentPaths = []string{"/controllers/agent", "/controllers/network/dataplane", "/controllers/network/routes"}
+var agentPaths = []string{"/controllers/agent", "/controllers/network/dataplane", "/controllers/network/routes", "/internal/nodeserver"}
 
 // generateRoles returns the ClusterRoles of the manager and of the agents as YAML, by file name, from the
 // +kubebuilder:rbac markers of the given packages.

@@ -31,3 +31,22 @@ func TestRemovePodFromEveryTree(t *testing.T) {
 		t.Errorf("another pod's cgroup is gone: %v", err)
 	}
 }
+
+func TestRemoveEmptyKeepsPods(t *testing.T) {
+	mount := t.TempDir()
+	for _, dir := range []string{"cpu/pinnace/burstable", "cpu/pinnace/besteffort", "memory/pinnace/besteffort/podother", "memory/pinnace/burstable"} {
+		if err := os.MkdirAll(filepath.Join(mount, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := removeEmpty(mount, "/pinnace"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dir, want := range map[string]bool{"cpu/pinnace": false, "memory/pinnace/burstable": false, "memory/pinnace/besteffort/podother": true} {
+		if _, err := os.Stat(filepath.Join(mount, dir)); (err == nil) != want {
+			t.Errorf("%s: there is %t, want %t", dir, err == nil, want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ package condition
 
 import (
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -34,6 +35,30 @@ var (
 			}
 		},
 	}
+	// StatefulSet is for apps/v1 StatefulSet.
+	StatefulSet = Codec[appsv1.StatefulSetCondition]{
+		From: func(c appsv1.StatefulSetCondition) Condition {
+			return Condition{Type: string(c.Type), Status: c.Status, Reason: c.Reason, Message: c.Message, LastTransitionTime: c.LastTransitionTime}
+		},
+		To: func(c Condition) appsv1.StatefulSetCondition {
+			return appsv1.StatefulSetCondition{
+				Type: appsv1.StatefulSetConditionType(c.Type), Status: c.Status, Reason: c.Reason, Message: c.Message,
+				LastTransitionTime: c.LastTransitionTime,
+			}
+		},
+	}
+	// DaemonSet is for apps/v1 DaemonSet.
+	DaemonSet = Codec[appsv1.DaemonSetCondition]{
+		From: func(c appsv1.DaemonSetCondition) Condition {
+			return Condition{Type: string(c.Type), Status: c.Status, Reason: c.Reason, Message: c.Message, LastTransitionTime: c.LastTransitionTime}
+		},
+		To: func(c Condition) appsv1.DaemonSetCondition {
+			return appsv1.DaemonSetCondition{
+				Type: appsv1.DaemonSetConditionType(c.Type), Status: c.Status, Reason: c.Reason, Message: c.Message,
+				LastTransitionTime: c.LastTransitionTime,
+			}
+		},
+	}
 	// ReplicationController is for v1 ReplicationController.
 	ReplicationController = Codec[corev1.ReplicationControllerCondition]{
 		From: func(c corev1.ReplicationControllerCondition) Condition {
@@ -43,6 +68,18 @@ var (
 			return corev1.ReplicationControllerCondition{
 				Type: corev1.ReplicationControllerConditionType(c.Type), Status: c.Status, Reason: c.Reason, Message: c.Message,
 				LastTransitionTime: c.LastTransitionTime,
+			}
+		},
+	}
+	// Job is for batch/v1 Job. LastProbeTime takes LastUpdateTime's place.
+	Job = Codec[batchv1.JobCondition]{
+		From: func(c batchv1.JobCondition) Condition {
+			return Condition{string(c.Type), c.Status, c.Reason, c.Message, c.LastProbeTime, c.LastTransitionTime}
+		},
+		To: func(c Condition) batchv1.JobCondition {
+			return batchv1.JobCondition{
+				Type: batchv1.JobConditionType(c.Type), Status: c.Status, Reason: c.Reason, Message: c.Message,
+				LastProbeTime: c.LastUpdateTime, LastTransitionTime: c.LastTransitionTime,
 			}
 		},
 	}

@@ -84,6 +84,24 @@ func (c Config) Endpoint() string { return "unix://" + c.Socket() }
 // RuncRoot is where runc keeps the state of this node's containers.
 func (c Config) RuncRoot() string { return filepath.Join(c.State, "runc") }
 
+// RemoveState removes what a containerd that has ended leaves in State. Where something is still mounted below it, containers
+// may be running, and everything is left as it is.
+func (c Config) RemoveState() error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return fmt.Errorf("listing the mounts: %w", err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], c.State+"/") {
+			return nil
+		}
+	}
+	if err := os.RemoveAll(c.State); err != nil {
+		return fmt.Errorf("removing containerd's state: %w", err)
+	}
+	return nil
+}
+
 // withDefaults fills in what may be left out.
 func (c Config) withDefaults() Config {
 	if c.SandboxImage == "" {

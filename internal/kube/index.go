@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
+	pbatchv1 "github.com/pinnace-dev/pinnace/api/batch/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 )
 
@@ -51,6 +52,8 @@ func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 		{&pcorev1.Pod{}, ByController, ControllerIndex},
 		{&pcorev1.Pod{}, ByNode, NodeIndex},
 		{&pappsv1.ReplicaSet{}, ByController, ControllerIndex},
+		{&pbatchv1.Job{}, ByController, ControllerIndex},
+		{&pappsv1.ControllerRevision{}, ByController, ControllerIndex},
 	} {
 		if err := indexer.IndexField(ctx, index.obj, index.field, index.value); err != nil {
 			return fmt.Errorf("indexing %T by %s: %w", index.obj, index.field, err)

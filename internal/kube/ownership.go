@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/pinnace-dev/pinnace/internal/workload"
 )
@@ -19,9 +20,10 @@ import (
 // Claim carries out what workload.ClaimObjects decided: it adopts orphans and releases what no longer matches. owner is the
 // controller's cached object; live reads it from the API server, because adopting for an owner that is already gone
 // would hide the orphan from its next owner. It returns the owner's objects, the adopted ones included. Objects
-// that vanished or changed meanwhile are left for the next look.
+// that vanished or changed meanwhile are left for the next look. Finalizers are the owner's: adopting adds them, releasing
+// takes them away.
 func Claim[T client.Object](ctx context.Context, c client.Client, live client.Reader, owner client.Object, gvk schema.GroupVersionKind,
-	claim workload.Claim[T],
+	claim workload.Claim[T], finalizers ...string,
 ) ([]T, error) {
 	owned := claim.Owned
 	var failures []error
@@ -34,6 +36,9 @@ func Claim[T client.Object](ctx context.Context, c client.Client, live client.Re
 		adopted := deepCopy(obj)
 		refs := append([]metav1.OwnerReference{}, obj.GetOwnerReferences()...)
 		adopted.SetOwnerReferences(append(refs, *metav1.NewControllerRef(owner, gvk)))
+		for _, f := range finalizers {
+			controllerutil.AddFinalizer(adopted, f)
+		}
 		if err := Patch(ctx, c, adopted, obj); err == nil {
 			owned = append(owned, adopted)
 		} else if !apierrors.IsNotFound(err) {
@@ -43,6 +48,9 @@ func Claim[T client.Object](ctx context.Context, c client.Client, live client.Re
 	for _, obj := range claim.Release {
 		released := deepCopy(obj)
 		released.SetOwnerReferences(withoutOwner(obj.GetOwnerReferences(), owner))
+		for _, f := range finalizers {
+			controllerutil.RemoveFinalizer(released, f)
+		}
 		if err := Patch(ctx, c, released, obj); err != nil && !apierrors.IsNotFound(err) {
 			failures = append(failures, fmt.Errorf("releasing %s: %w", obj.GetName(), err))
 		}

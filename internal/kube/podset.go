@@ -84,6 +84,14 @@ func (s *PodSet) Forget(owner types.UID) {
 // pods that are there now, and the failures without repetition. Fewer pods than names without a failure means that some
 // names turned out to be held by others: plan again, with Foreign. A namespace that is being deleted is no failure.
 func (s *PodSet) Create(ctx context.Context, owner client.Object, gvk schema.GroupVersionKind, template *pcorev1.PodTemplateSpec, names []string) (int, error) {
+	return s.CreateEach(ctx, owner, gvk, names, func(string) *pcorev1.PodTemplateSpec { return template })
+}
+
+// CreateEach is Create for pods that differ: template returns the one of the pod of that name. It is called from several goroutines at a
+// time, and what it returns is copied.
+func (s *PodSet) CreateEach(ctx context.Context, owner client.Object, gvk schema.GroupVersionKind, names []string,
+	template func(name string) *pcorev1.PodTemplateSpec,
+) (int, error) {
 	ref := *metav1.NewControllerRef(owner, gvk)
 	done := 0
 	for batch := 1; len(names) > 0; batch = min(2*batch, Writers) {
@@ -92,7 +100,7 @@ func (s *PodSet) Create(ctx context.Context, owner client.Object, gvk schema.Gro
 			n = len(names) // the slow start is over; the writers share out the rest
 		}
 		made, err := each(names[:n], func(name string) (bool, error) {
-			return s.createOne(ctx, owner, ref, template, name)
+			return s.createOne(ctx, owner, ref, template(name), name)
 		})
 		done += made
 		if err != nil {
@@ -170,7 +178,14 @@ func (s *PodSet) Delete(ctx context.Context, owner types.UID, pods []*pcorev1.Po
 	_, err := each(pods, func(pod *pcorev1.Pod) (bool, error) {
 		uid := pod.UID
 		err := s.client.Delete(ctx, CopyPod(pod), client.Preconditions{UID: &uid})
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		if apierrors.IsConflict(err) {
+			// Usually another pod has the name by now, and this one is gone.
+			var there pcorev1.Pod
+			if getErr := s.live.Get(ctx, client.ObjectKeyFromObject(pod), &there); apierrors.IsNotFound(getErr) || getErr == nil && there.UID != uid {
+				err = nil
+			}
+		}
+		if client.IgnoreNotFound(err) != nil {
 			return false, fmt.Errorf("deleting pod %s: %w", pod.Name, err)
 		}
 		s.Own.Deleted(owner, pod, time.Now())

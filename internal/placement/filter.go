@@ -6,7 +6,6 @@ package placement
 import (
 	"fmt"
 
-	"github.com/go-logr/logr" //nolint:depguard // component-helpers asks for a logger; it gets one that says nothing.
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -33,15 +32,7 @@ var (
 )
 
 // tolerates says whether the pod puts up with a taint.
-func (r *Request) tolerates(taint *corev1.Taint) bool {
-	for i := range r.tolerations {
-		// The comparing operators are there whether or not a version of the API lets anybody write them.
-		if r.tolerations[i].ToleratesTaint(logr.Discard(), taint, true) {
-			return true
-		}
-	}
-	return false
-}
+func (r *Request) tolerates(taint *corev1.Taint) bool { return puttingUpWith(r.tolerations, taint) }
 
 // schedulable: the node isn't cordoned, or the pod doesn't mind.
 func schedulable(c *Cluster, r *Request, i int) []string {

@@ -6,6 +6,7 @@ package placement
 import (
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"sort"
 	"strings"
 )
@@ -42,7 +43,9 @@ func (c *Cluster) Place(r *Request) Decision {
 	d := Decision{Nodes: len(c.nodes)}
 	fit := make([]int, 0, len(c.nodes))
 	most := 0
-	for i := range c.nodes {
+	others := len(c.nodes)
+	for i := range c.candidates(r) {
+		others--
 		if reasons := c.check(r, i); reasons != nil {
 			if d.Reasons == nil {
 				d.Reasons = map[string]int{}
@@ -56,6 +59,12 @@ func (c *Cluster) Place(r *Request) Decision {
 		if r.Owner != "" {
 			most = max(most, c.nodes[i].owners[r.Owner])
 		}
+	}
+	if others > 0 && len(fit) == 0 {
+		if d.Reasons == nil {
+			d.Reasons = map[string]int{}
+		}
+		d.Reasons[notNamed] = others
 	}
 	best := -1
 	var bestScore int64
@@ -74,6 +83,28 @@ func (c *Cluster) Place(r *Request) Decision {
 		d.Node = c.nodes[best].name
 	}
 	return d
+}
+
+// notNamed is what speaks against the nodes that a pod's affinity doesn't name; upstream's words.
+const notNamed = "node(s) didn't satisfy plugin(s) [NodeAffinity]"
+
+// candidates are the nodes to look at: those that the pod's affinity names, or all of them.
+func (c *Cluster) candidates(r *Request) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		if r.named == nil {
+			for i := range c.nodes {
+				if !yield(i) {
+					return
+				}
+			}
+			return
+		}
+		for _, name := range r.named {
+			if i, ok := c.index[name]; ok && !yield(i) {
+				return
+			}
+		}
+	}
 }
 
 // check asks the filters in order about one node.

@@ -4,6 +4,8 @@
 package placement
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -44,6 +46,8 @@ type Request struct {
 	// scored are CPU and memory with something in place of nothing.
 	scored [2]int64
 
+	// named are the only nodes that the required affinity leaves, by their names; nil when it names none.
+	named       []string
 	affinity    *nodeaffinity.RequiredNodeAffinity
 	tolerations []corev1.Toleration
 	ports       []hostPort
@@ -90,9 +94,30 @@ func NewRequest(pod *pcorev1.Pod) *Request {
 	if a := pod.Spec.Affinity; len(pod.Spec.NodeSelector) > 0 || (a != nil && a.NodeAffinity != nil) {
 		required := nodeaffinity.GetRequiredNodeAffinity(native)
 		r.affinity = &required
+		r.named = namedNodes(a)
 	}
 	r.ports = hostPorts(&pod.Spec)
 	return r
+}
+
+// namedNodes are the nodes that a required affinity names, each once; nil when a term of it leaves other nodes, too. Without it, each of a
+// thousand daemon pods would be held against each of a thousand nodes.
+func namedNodes(a *corev1.Affinity) []string {
+	if a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return nil
+	}
+	var out []string
+	for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+		i := slices.IndexFunc(term.MatchFields, func(f corev1.NodeSelectorRequirement) bool {
+			return f.Key == metav1.ObjectNameField && f.Operator == corev1.NodeSelectorOpIn
+		})
+		if i < 0 {
+			return nil
+		}
+		out = append(out, term.MatchFields[i].Values...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // hostPorts are the ports of the node that the pod's containers, and the sidecars that run beside them, want.

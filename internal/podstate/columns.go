@@ -19,6 +19,9 @@ const (
 	ColumnRestarts = "restarts"
 )
 
+// ReasonTooManyRestarts is status.reason of a pod that failed because a container used up spec.maxRestarts.
+const ReasonTooManyRestarts = "TooManyRestarts"
+
 // reasonNodeLost is the pod's status.reason once its node is unreachable; kubectl then shows Unknown.
 const reasonNodeLost = "NodeLost"
 
@@ -38,6 +41,9 @@ func Columns(pod *pcorev1.Pod, deleting bool) pcorev1.Columns {
 	}
 	if initializing := v.lookAtInit(); !initializing || IsTrue(v.status.Conditions, corev1.PodInitialized) {
 		v.lookAtMain()
+	}
+	if v.status.Phase == corev1.PodFailed && v.status.Reason == ReasonTooManyRestarts {
+		v.reason = ReasonTooManyRestarts // says more than how the last try ended
 	}
 	switch {
 	case deleting && v.status.Reason == reasonNodeLost:

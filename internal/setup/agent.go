@@ -28,6 +28,7 @@ import (
 	"github.com/pinnace-dev/pinnace/controllers/agent/node"
 	networkdataplane "github.com/pinnace-dev/pinnace/controllers/network/dataplane"
 	"github.com/pinnace-dev/pinnace/controllers/network/routes"
+	"github.com/pinnace-dev/pinnace/internal/cgroup"
 	"github.com/pinnace-dev/pinnace/internal/dataplane"
 	"github.com/pinnace-dev/pinnace/internal/podnetwork"
 	"github.com/pinnace-dev/pinnace/internal/ruleset"
@@ -55,7 +56,9 @@ type AgentOptions struct {
 	ClusterCIDR, ServiceCIDR string
 	// Simulate plays that many nodes without a runtime; 0 is one real node.
 	Simulate int
-	Log      LogOptions
+	// Server says how the agent's server answers.
+	Server AgentServerOptions
+	Log    LogOptions
 }
 
 // NewAgentOptions returns the defaults.
@@ -98,6 +101,7 @@ func RunAgent(ctx context.Context, o AgentOptions) error {
 		return fmt.Errorf("making the agent: %w", err)
 	}
 	pods := agent.NewReconciler(mgr.GetClient(), agent.Options{
+		Services:   services(mgr.GetClient(), o.Simulate),
 		References: mgr.GetAPIReader(),
 		Tokens:     tokens(mgr.GetClient()),
 		Events:     mgr.GetEventRecorder("pinnace-agent"),
@@ -146,14 +150,20 @@ func addRealNode(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, nodes
 	if err := addNodeNetwork(mgr, o); err != nil {
 		return err
 	}
+	server, err := addNodeServer(mgr, o, address, runtime)
+	if err != nil {
+		return err
+	}
 	err = nodes.AddNode(node.Node{
-		Name:       o.NodeName,
-		Addresses:  nodeAddresses(o.NodeName, address),
-		Capacity:   capacity,
-		Info:       info,
-		Runtime:    runtime,
-		Pressure:   node.MachinePressure(o.DataDir),
-		OnPodCIDRs: writeNetwork(o),
+		Name:        o.NodeName,
+		Annotations: server.annotations,
+		ServerPort:  server.port,
+		Addresses:   nodeAddresses(o.NodeName, address),
+		Capacity:    capacity,
+		Info:        info,
+		Runtime:     runtime,
+		Pressure:    node.MachinePressure(o.DataDir),
+		OnPodCIDRs:  writeNetwork(o),
 	})
 	if err != nil {
 		return err
@@ -165,7 +175,7 @@ func addRealNode(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, nodes
 		Allocatable: capacity,
 		Volumes:     volumes,
 		LogDir:      filepath.Join(o.DataDir, "log"),
-		CgroupRoot:  "/pinnace",
+		CgroupRoot:  cgroup.Pods,
 		Parallel:    parallelStarts(),
 	})
 }
@@ -183,7 +193,7 @@ func addSimulatedNodes(o AgentOptions, pods *agent.Reconciler, nodes *node.Recon
 	for i := range o.Simulate {
 		name := fmt.Sprintf("%s-%d", o.NodeName, i+1)
 		runtime := fake.New(fake.Options{})
-		address := netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})
+		address := simulatedAddress(i)
 		err := nodes.AddNode(node.Node{
 			Name:      name,
 			Addresses: nodeAddresses(name, address),
@@ -210,6 +220,13 @@ func addSimulatedNodes(o AgentOptions, pods *agent.Reconciler, nodes *node.Recon
 		}
 	}
 	return nil
+}
+
+// simulatedAddress is the address that a simulated node pretends to have, out of 198.18.0.0/15, which is set aside for benchmarks (RFC 2544)
+// and has room for 131,072 of them.
+func simulatedAddress(i int) netip.Addr {
+	n := uint32(198)<<24 | uint32(18)<<16 + uint32(i+1)
+	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
 func nodeAddresses(name string, address netip.Addr) []corev1.NodeAddress {
@@ -275,6 +292,18 @@ func nodeAddress(text string) (netip.Addr, error) {
 // parallelStarts is how many sandboxes and containers start at once. On two cores four is best: each start waits
 // for the kernel about half of its time.
 func parallelStarts() int { return max(4, 2*goruntime.NumCPU()) }
+
+// services lists services from the cache that the dataplane has anyway. What is simulated has no environment.
+func services(c client.Client, simulated int) func(context.Context, string) ([]pcorev1.Service, error) {
+	if simulated > 0 {
+		return nil
+	}
+	return func(ctx context.Context, namespace string) ([]pcorev1.Service, error) {
+		var list pcorev1.ServiceList
+		err := c.List(ctx, &list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy)
+		return list.Items, err
+	}
+}
 
 // tokens asks the API server for service account tokens that die with their pod's use of them.
 func tokens(c client.Client) agent.TokenFunc {

@@ -13,15 +13,22 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/pinnace-dev/pinnace/controllers/apps/daemonset"
 	"github.com/pinnace-dev/pinnace/controllers/apps/deployment"
 	"github.com/pinnace-dev/pinnace/controllers/apps/replicaset"
 	"github.com/pinnace-dev/pinnace/controllers/apps/replicationcontroller"
+	"github.com/pinnace-dev/pinnace/controllers/apps/statefulset"
+	"github.com/pinnace-dev/pinnace/controllers/batch/cronjob"
+	"github.com/pinnace-dev/pinnace/controllers/batch/job"
+	"github.com/pinnace-dev/pinnace/controllers/batch/ttl"
 	"github.com/pinnace-dev/pinnace/controllers/network/endpointslice"
 	"github.com/pinnace-dev/pinnace/controllers/network/service"
+	"github.com/pinnace-dev/pinnace/controllers/node/access"
 	"github.com/pinnace-dev/pinnace/controllers/node/ipam"
 	"github.com/pinnace-dev/pinnace/controllers/node/lifecycle"
 	"github.com/pinnace-dev/pinnace/controllers/node/podgc"
 	"github.com/pinnace-dev/pinnace/controllers/placement"
+	"github.com/pinnace-dev/pinnace/controllers/policy/disruption"
 	"github.com/pinnace-dev/pinnace/internal/kube"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
@@ -62,15 +69,24 @@ func addManagerControllers(ctx context.Context, mgr ctrl.Manager, o ManagerOptio
 	if err != nil {
 		return err
 	}
+	placer := placement.NewReconciler(c)
+	c = kube.WithPlacer(c, placer) // who makes pods makes them on their nodes, where there is room
 	return setUp(mgr,
 		deployment.NewReconciler(c, live),
 		replicaset.NewReconciler(c, live),
 		replicationcontroller.NewReconciler(c, live),
-		placement.NewReconciler(c),
+		daemonset.NewReconciler(c, live),
+		statefulset.NewReconciler(c, live),
+		cronjob.NewReconciler(c, live, cronjob.Options{}),
+		disruption.NewReconciler(c, disruption.Options{}),
+		job.NewReconciler(c, live),
+		ttl.NewReconciler(c, live),
+		placer,
 		services,
 		endpointslice.NewReconciler(c),
 		addresses,
 		lifecycle.NewReconciler(c, lifecycle.Options{}),
+		access.NewReconciler(c),
 		podgc.NewReconciler(c, live, podgc.Options{}),
 	)
 }

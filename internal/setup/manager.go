@@ -8,6 +8,8 @@ import (
 	"fmt"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -15,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/pinnace-dev/pinnace/controllers/node/access"
 	"github.com/pinnace-dev/pinnace/controllers/node/lifecycle"
 )
 
@@ -28,7 +31,9 @@ type ManagerOptions struct {
 	LeaderElectionNamespace string
 	// ClusterCIDR is the network of all pods, ServiceCIDR that of Pinnace's services.
 	ClusterCIDR, ServiceCIDR string
-	Log                      LogOptions
+	// Subresources say how log, exec and the like of pods are served.
+	Subresources SubresourcesOptions
+	Log          LogOptions
 }
 
 // NewManagerOptions returns the defaults.
@@ -52,8 +57,11 @@ func RunManager(ctx context.Context, o ManagerOptions) error {
 		return err
 	}
 	options := managerOptions()
-	// Leases of others than nodes are none of ours to read.
+	// Leases of others than nodes are none of ours to read, nor are others' roles.
+	access := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{access.Label: "true"})}
 	options.Cache.ByObject = map[client.Object]cache.ByObject{
+		&rbacv1.Role{}:          access,
+		&rbacv1.RoleBinding{}:   access,
 		&coordinationv1.Lease{}: {Namespaces: map[string]cache.Config{lifecycle.LeaseNamespace: {}}},
 	}
 	options.LeaderElection = o.LeaderElect
@@ -65,6 +73,9 @@ func RunManager(ctx context.Context, o ManagerOptions) error {
 		return fmt.Errorf("making the manager: %w", err)
 	}
 	if err := addManagerControllers(ctx, mgr, o); err != nil {
+		return err
+	}
+	if err := addSubresources(ctx, mgr, config, o.Subresources); err != nil {
 		return err
 	}
 	if err := returnStartupMemory(mgr); err != nil {

@@ -6,6 +6,7 @@ package up
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strconv"
@@ -17,6 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	"github.com/pinnace-dev/pinnace/internal/controlplane"
+	"github.com/pinnace-dev/pinnace/internal/controlplane/pki"
 	"github.com/pinnace-dev/pinnace/internal/podnetwork"
 	"github.com/pinnace-dev/pinnace/internal/setup"
 	"github.com/pinnace-dev/pinnace/internal/supervise"
@@ -48,6 +51,10 @@ func (m *machine) startAgent(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
+	server, err := m.serverArgs(n)
+	if err != nil {
+		return err
+	}
 	p := supervise.Process{
 		Name: "agent-" + n.name,
 		Path: m.program,
@@ -58,6 +65,7 @@ func (m *machine) startAgent(ctx context.Context, n *node) error {
 		},
 		Env: memoryEnv,
 	}
+	p.Args = append(p.Args, server...)
 	if m.options.RuntimeEndpoint == "" {
 		p.Args = append(p.Args, "--cni-conf-dir="+n.containerd.CNIConfDir)
 	}
@@ -65,6 +73,23 @@ func (m *machine) startAgent(ctx context.Context, n *node) error {
 		p.Args = append(p.Args, "--node-ip="+n.address().String())
 	}
 	return m.supervise(ctx, n.netns, p)
+}
+
+// serverArgs give an agent's server a certificate in its node's name, and tell it whose clients to trust.
+func (m *machine) serverArgs(n *node) ([]string, error) {
+	authority, err := m.plane.AuthorityFile(controlplane.ClusterAuthority)
+	if err != nil {
+		return nil, err
+	}
+	leaf := pki.Leaf{Name: "agent-server-" + n.name, CommonName: n.name, DNSNames: []string{n.name}, Server: true}
+	if n.address().IsValid() {
+		leaf.IPs = append(leaf.IPs, net.IP(n.address().AsSlice()))
+	}
+	pair, err := m.plane.Certificate(controlplane.ClusterAuthority, leaf)
+	if err != nil {
+		return nil, err
+	}
+	return []string{"--tls-cert-file=" + pair.CertFile, "--tls-private-key-file=" + pair.KeyFile, "--client-ca-file=" + authority}, nil
 }
 
 // awaitNodes waits until each node says that it is Ready.

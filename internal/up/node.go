@@ -17,6 +17,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/pinnace-dev/pinnace/internal/cgroup"
 	"github.com/pinnace-dev/pinnace/internal/containerd"
 	"github.com/pinnace-dev/pinnace/internal/dataplane"
 	"github.com/pinnace-dev/pinnace/internal/image"
@@ -154,6 +155,11 @@ func (m *machine) startContainerd(ctx context.Context, n *node) error {
 	if err := image.WriteHosts(n.containerd.RegistryConfigDir, m.registryAddress(), m.registry); err != nil {
 		return err
 	}
+	if !m.options.KeepPods {
+		m.push("", func(context.Context) error {
+			return errors.Join(n.containerd.RemoveState(), cgroup.RemoveEmpty(cgroup.Pods))
+		})
+	}
 	p := supervise.Process{
 		Name:    "containerd-" + n.name,
 		Path:    n.containerd.Program,
@@ -224,7 +230,7 @@ func removePods(ctx context.Context, endpoint string) error {
 	all = nil
 	for _, s := range sandboxes {
 		all = append(all, func() error {
-			return errors.Join(client.StopPodSandbox(ctx, s.Id), client.RemovePodSandbox(ctx, s.Id))
+			return errors.Join(client.StopPodSandbox(ctx, s.Id), client.RemovePodSandbox(ctx, s.Id), cgroup.RemovePod(cgroup.Pods, s.GetMetadata().GetUid()))
 		})
 	}
 	if err := inParallel(all); err != nil {

@@ -22,8 +22,15 @@ const (
 // MaxNodes bounds real nodes on one machine: each has a containerd, an agent and a network of its own.
 const MaxNodes = 16
 
-// MaxSimulatedNodes bounds simulated nodes: beyond, the pod network has no /24 left for each.
-const MaxSimulatedNodes = 250
+// MaxSimulatedNodes bounds simulated nodes: beyond, SimulatedPodCIDR has no /24 left for each.
+const MaxSimulatedNodes = 1000
+
+// The networks of all pods unless the user chooses another. Simulated nodes may be many, and no packet ever goes to their pods, so
+// theirs is wider.
+const (
+	DefaultPodCIDR   = "10.244.0.0/16"
+	SimulatedPodCIDR = "10.128.0.0/14"
+)
 
 // Options say what to run. The zero value is not usable: NewOptions has the defaults.
 type Options struct {
@@ -62,7 +69,7 @@ func NewOptions() Options {
 		Runtime:      RuntimeContainerd,
 		APIPort:      6443,
 		RegistryPort: 5000,
-		PodCIDR:      "10.244.0.0/16",
+		PodCIDR:      DefaultPodCIDR,
 		ServiceCIDR:  "10.97.0.0/16",
 		Out:          os.Stdout,
 	}
@@ -119,6 +126,9 @@ func (o *Options) complete() error {
 	limit := MaxNodes
 	if !o.real() {
 		limit = MaxSimulatedNodes
+		if o.PodCIDR == DefaultPodCIDR {
+			o.PodCIDR = SimulatedPodCIDR
+		}
 	}
 	if o.Nodes < 1 || o.Nodes > limit {
 		return fmt.Errorf("--nodes %d is out of range: 1 to %d with --runtime %s", o.Nodes, limit, o.Runtime)

@@ -10,8 +10,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pinnace-dev/pinnace/internal/controlplane"
+	"github.com/pinnace-dev/pinnace/internal/controlplane/pki"
 	"github.com/pinnace-dev/pinnace/internal/podnetwork"
 	"github.com/pinnace-dev/pinnace/internal/setup"
+	"github.com/pinnace-dev/pinnace/internal/subresources"
 	"github.com/pinnace-dev/pinnace/internal/supervise"
 )
 
@@ -37,15 +40,40 @@ func (m *machine) startManager(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	subresources, err := m.subresourcesArgs()
+	if err != nil {
+		return err
+	}
 	return m.supervise(ctx, "", supervise.Process{
 		Name: "manager",
 		Path: m.program,
-		Args: []string{
+		Args: append([]string{
 			"manager", "--kubeconfig=" + kubeconfig, "--leader-elect=false",
 			"--cluster-cidr=" + m.options.PodCIDR, "--service-cidr=" + m.options.ServiceCIDR,
-		},
+		}, subresources...),
 		Env: memoryEnv,
 	})
+}
+
+// subresourcesArgs let the manager serve log, exec and the like on a loopback port of its own choice, which it registers
+// with the API server of the same machine.
+func (m *machine) subresourcesArgs() ([]string, error) {
+	const loopback = "127.0.0.1"
+	authority, err := m.plane.AuthorityFile(controlplane.ClusterAuthority)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := m.plane.Certificate(controlplane.ClusterAuthority, pki.Leaf{
+		Name: "subresources", CommonName: subresources.ServerName, DNSNames: []string{subresources.ServerName}, Server: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []string{
+		"--subresources-address=" + loopback + ":0", "--subresources-external-name=" + loopback,
+		"--subresources-cert-file=" + pair.CertFile, "--subresources-key-file=" + pair.KeyFile, "--subresources-ca-file=" + authority,
+		"--agent-ca-file=" + authority,
+	}, nil
 }
 
 // supervise starts a child whose log and pid file stand in the data folder, and keeps it running until the stop. It runs

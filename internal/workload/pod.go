@@ -117,3 +117,12 @@ func hasLabels(have, want map[string]string) bool {
 	}
 	return true
 }
+
+// CountByNode adds to count how many active pods each node holds.
+func CountByNode(count map[string]int, pods []*pcorev1.Pod) {
+	for _, pod := range pods {
+		if IsActive(pod) && pod.Spec.NodeName != "" {
+			count[pod.Spec.NodeName]++
+		}
+	}
+}

@@ -23,6 +23,7 @@ var stories = []struct {
 }{
 	{"a straight start is at most two status writes and nothing else", storyStraight},
 	{"a container that fails is restarted and backs off", storyCrash},
+	{"a container that is restarted too often fails its pod", storyMaxRestarts},
 	{"restartPolicy Never ends in Succeeded or Failed", storyNever},
 	{"init containers run first, sidecars stay", storyInit},
 	{"a missing ConfigMap is told and its arrival seen", storyConfig},
@@ -89,6 +90,33 @@ func storyCrash(t *testing.T, w *world) {
 	}
 	if w.real != nil && c.LastTerminationState.Terminated.Message != "so long" {
 		t.Errorf("the termination message is %q", c.LastTerminationState.Terminated.Message)
+	}
+	w.delete(t, pod)
+	w.until(t, pod, "gone", gone)
+}
+
+// storyMaxRestarts: a pod with maxRestarts fails once a container would be restarted more often, whatever the other ones do.
+func storyMaxRestarts(t *testing.T, w *world) {
+	most, always := int32(1), corev1.ContainerRestartPolicyAlways
+	pod := ends(w.pod("limited", "exit", "3"), "3")
+	pod.Spec.MaxRestarts = &most
+	if w.real != nil { // on the fake runtime every container ends alike
+		pod.Spec.InitContainers = []corev1.Container{{Name: "side", Image: testImage, Args: []string{"sleep"}, RestartPolicy: &always}}
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "second", Image: testImage, Args: []string{"sleep"}})
+	}
+	got := w.until(t, w.create(t, pod), "failed", func(p *pcorev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
+	s := got.Status
+	if s.Reason != podstate.ReasonTooManyRestarts || s.Columns["status"] != "TooManyRestarts" || !strings.Contains(s.Message, "Container main was restarted once") ||
+		!strings.Contains(s.Message, "exit code 3") {
+		t.Errorf("reason %q, columns %v, message %q", s.Reason, s.Columns, s.Message)
+	}
+	for _, c := range append(s.ContainerStatuses, s.InitContainerStatuses...) {
+		if c.State.Terminated == nil {
+			t.Errorf("container %s isn't stopped: %+v", c.Name, c.State)
+		}
+	}
+	if c := s.ContainerStatuses[0]; c.RestartCount != 1 {
+		t.Errorf("%s was restarted %d times", c.Name, c.RestartCount)
 	}
 	w.delete(t, pod)
 	w.until(t, pod, "gone", gone)

@@ -24,7 +24,9 @@ import (
 	"github.com/pinnace-dev/pinnace/internal/containerd"
 	"github.com/pinnace-dev/pinnace/internal/runtime/cri"
 	"github.com/pinnace-dev/pinnace/test/bench/crifloor/floor"
+	"github.com/pinnace-dev/pinnace/test/bench/usage"
 	"github.com/pinnace-dev/pinnace/test/machine"
+	"github.com/pinnace-dev/pinnace/test/node"
 )
 
 // sampleImage is small and serves HTTP: what `make images` builds.
@@ -88,7 +90,7 @@ func run(s settings, out string, log io.Writer) (err error) {
 	}
 	processes := m.Processes()
 	processes["up"] = m.PID()
-	if r.AtRest, err = watchUsage(processes, s.Idle); err != nil {
+	if r.AtRest, err = usage.Watch(processes, s.Idle); err != nil {
 		return err
 	}
 	if err := measureRollouts(ctx, m, s, r); err != nil {
@@ -131,7 +133,7 @@ func measureStart(ctx context.Context, m *machine.Machine, s settings, r *result
 
 // measureRollouts runs the floor and the Deployment in turns on the same containerd, so that a machine whose speed
 // drifts treats both alike.
-func measureRollouts(ctx context.Context, m *machine.Machine, s settings, r *result) error {
+func measureRollouts(ctx context.Context, m *machine.Machine, s settings, r *result) (err error) {
 	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(m.DataDir, "kubeconfig"))
 	if err != nil {
 		return err
@@ -144,18 +146,23 @@ func measureRollouts(ctx context.Context, m *machine.Machine, s settings, r *res
 		return err
 	}
 	recorder := &floor.Recorder{}
-	node := containerd.ForNode(filepath.Join(m.DataDir, "nodes", "node-1"), m.Path("bin/assets"))
-	runtime, err := cri.Dial(node.Endpoint(), cri.WithObserver(recorder.Observe))
+	host := containerd.ForNode(filepath.Join(m.DataDir, "nodes", "node-1"), m.Path("bin/assets"))
+	runtime, err := cri.Dial(host.Endpoint(), cri.WithObserver(recorder.Observe))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = runtime.Close() }()
+	logs, err := os.MkdirTemp("", "pinnace-bench-logs-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(logs), node.RemoveCgroups(floor.Cgroup)) }()
 	// The first one pulls the image and warms the page cache.
 	if _, err := deployments.run(ctx, sampleImage, int32(s.Pods)); err != nil {
 		return err
 	}
 	for i := range s.Rounds {
-		best, _, err := floor.Best(ctx, runtime, recorder, floor.Options{Image: sampleImage, Pods: s.Pods}, s.Parallel, 1)
+		best, _, err := floor.Best(ctx, runtime, recorder, floor.Options{Image: sampleImage, Pods: s.Pods, LogDir: logs}, s.Parallel, 1)
 		if err != nil {
 			return fmt.Errorf("measuring the floor: %w", err)
 		}

@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/pinnace-dev/pinnace/test/bench/usage"
 	"github.com/pinnace-dev/pinnace/test/machine"
 )
 
@@ -23,7 +24,7 @@ type result struct {
 	Settings   settings          `json:"settings"`
 	ColdStart  time.Duration     `json:"coldStartNanoseconds"`
 	WarmStarts []time.Duration   `json:"warmStartsNanoseconds"`
-	AtRest     []usage           `json:"atRest"`
+	AtRest     []usage.Usage     `json:"atRest"`
 	Floors     []time.Duration   `json:"floorsNanoseconds"`
 	Rollouts   []time.Duration   `json:"rolloutsNanoseconds"`
 	OnePod     []time.Duration   `json:"onePodNanoseconds"`

@@ -31,10 +31,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
+	pbatchv1 "github.com/pinnace-dev/pinnace/api/batch/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	ppolicyv1 "github.com/pinnace-dev/pinnace/api/policy/v1"
+	pstoragev1 "github.com/pinnace-dev/pinnace/api/storage/v1"
+	"github.com/pinnace-dev/pinnace/controllers/apps/daemonset"
 	"github.com/pinnace-dev/pinnace/controllers/apps/deployment"
 	"github.com/pinnace-dev/pinnace/controllers/apps/replicaset"
 	"github.com/pinnace-dev/pinnace/controllers/apps/replicationcontroller"
+	"github.com/pinnace-dev/pinnace/controllers/apps/statefulset"
+	"github.com/pinnace-dev/pinnace/controllers/batch/job"
+	"github.com/pinnace-dev/pinnace/controllers/batch/ttl"
 	"github.com/pinnace-dev/pinnace/controllers/node/ipam"
 	"github.com/pinnace-dev/pinnace/controllers/node/lifecycle"
 	"github.com/pinnace-dev/pinnace/controllers/node/podgc"
@@ -47,7 +54,7 @@ import (
 var scheme = runtime.NewScheme()
 
 func TestMain(m *testing.M) {
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, pcorev1.AddToScheme, pappsv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, pcorev1.AddToScheme, pappsv1.AddToScheme, pbatchv1.AddToScheme, ppolicyv1.AddToScheme, pstoragev1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			panic(err)
 		}
@@ -114,6 +121,9 @@ func newWorld(t *testing.T, o options) *world {
 		}
 		w.must(w.DeleteAllOf(ctx, &pappsv1.Deployment{}, client.InNamespace(w.namespace)))
 		w.must(w.DeleteAllOf(ctx, &pappsv1.ReplicaSet{}, client.InNamespace(w.namespace)))
+		w.must(w.DeleteAllOf(ctx, &pappsv1.DaemonSet{}, client.InNamespace(w.namespace)))
+		w.must(w.DeleteAllOf(ctx, &pappsv1.StatefulSet{}, client.InNamespace(w.namespace)))
+		w.must(w.DeleteAllOf(ctx, &pbatchv1.Job{}, client.InNamespace(w.namespace), client.PropagationPolicy(metav1.DeletePropagationBackground)))
 		w.must(w.DeleteAllOf(ctx, &pcorev1.Pod{}, client.InNamespace(w.namespace)))
 		stop()
 		cancel()
@@ -143,6 +153,10 @@ func (w *world) startLoops(e *env.Env, o options) (stop func()) {
 	w.must(deployment.NewReconciler(c, live).SetupWithManager(mgr))
 	w.must(replicaset.NewReconciler(c, live).SetupWithManager(mgr))
 	w.must(replicationcontroller.NewReconciler(c, live).SetupWithManager(mgr))
+	w.must(statefulset.NewReconciler(c, live).SetupWithManager(mgr))
+	w.must(daemonset.NewReconciler(c, live).SetupWithManager(mgr))
+	w.must(job.NewReconciler(c, live).SetupWithManager(mgr))
+	w.must(ttl.NewReconciler(c, live).SetupWithManager(mgr))
 	w.must(placement.NewReconciler(c).SetupWithManager(mgr))
 	addresses, err := ipam.NewReconciler(c, live, ipam.Options{})
 	w.must(err)
@@ -283,6 +297,8 @@ type agent struct {
 	mu sync.Mutex
 	// broken are images whose containers never become ready.
 	broken map[string]bool
+	// fails says of a pod whether its containers never become ready, beside broken; nil means that it doesn't.
+	fails func(ctx context.Context, c client.Client, pod *pcorev1.Pod) bool
 	// slow is how long a pod takes to become ready.
 	slow time.Duration
 	// lost are nodes whose agent is gone.
@@ -332,18 +348,28 @@ func (a *agent) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, e
 	a.mu.Lock()
 	lost := a.lost[pod.Spec.NodeName]
 	a.mu.Unlock()
-	if lost || pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil {
+	begun := pod.Status.Phase != "" && pod.Status.Phase != corev1.PodPending // what has ended doesn't come back
+	if !lost && pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil {
+		return a.runOut(ctx, &pod)
+	}
+	if lost || pod.Spec.NodeName == "" || begun && pod.DeletionTimestamp == nil {
 		return ctrl.Result{}, nil
 	}
 	if pod.DeletionTimestamp != nil {
+		if err := a.end(ctx, &pod); err != nil {
+			return ctrl.Result{}, ignoreRace(err)
+		}
 		if controllerutil.RemoveFinalizer(&pod, placement.NodeFinalizer) {
 			return ctrl.Result{}, ignoreRace(a.client.Update(ctx, &pod))
 		}
 		return ctrl.Result{}, nil
 	}
 	a.mu.Lock()
-	broken, slow := a.broken[pod.Spec.Containers[0].Image], a.slow
+	broken, slow, fails := a.broken[pod.Spec.Containers[0].Image], a.slow, a.fails
 	a.mu.Unlock()
+	if fails != nil {
+		broken = broken || fails(ctx, a.client, &pod)
+	}
 	if age := time.Since(pod.CreationTimestamp.Time); age < slow {
 		return ctrl.Result{RequeueAfter: slow - age}, nil
 	}

@@ -42,15 +42,39 @@ type RolloutStatus struct {
 	// lastCompleteRevision is an extension: the name of the ReplicaSet or ControllerRevision whose rollout was complete last.
 	// +optional
 	LastCompleteRevision string `json:"lastCompleteRevision,omitempty"`
-	// rollback is an extension: the automatic rollback that is in force, as long as the generation that failed is the newest one.
+	// rollback is an extension: the automatic rollback that is in force, until the spec changes in anything but its size and its pause, or
+	// the config changes that it rolls out on.
 	// +optional
 	Rollback *RollbackStatus `json:"rollback,omitempty"`
+	// progress is an extension: how far the rollout got that is under way; only with onFailure.
+	// +optional
+	Progress *RolloutProgress `json:"progress,omitempty"`
+}
+
+// RolloutProgress is how far a rollout got at its best. A pod that becomes ready and fails again and again is progress once.
+type RolloutProgress struct {
+	// revision is the name of the ReplicaSet or ControllerRevision that is rolled out.
+	Revision string `json:"revision"`
+	// updated is the most pods that the revision had.
+	// +optional
+	Updated int32 `json:"updated,omitempty"`
+	// available is the most pods of the revision that were available.
+	// +optional
+	Available int32 `json:"available,omitempty"`
+	// old is the fewest pods that other revisions had.
+	// +optional
+	Old int32 `json:"old,omitempty"`
+	// time is when the rollout got that far.
+	Time metav1.Time `json:"time"`
 }
 
 // RollbackStatus describes an automatic rollback.
 type RollbackStatus struct {
 	// generation is the metadata.generation whose rollout failed.
 	Generation int64 `json:"generation"`
+	// intent is a hash of what failed: the spec without its size and its pause, and the config that it rolls out on. Another intent
+	// ends the rollback.
+	Intent string `json:"intent"`
 	// failedRevision is the name of the ReplicaSet or ControllerRevision that failed.
 	FailedRevision string `json:"failedRevision"`
 	// revision is the name of the ReplicaSet or ControllerRevision that is rolled out instead.

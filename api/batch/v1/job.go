@@ -80,7 +80,7 @@ type JobSpec struct {
 	// +optional
 	ManagedBy *string `json:"managedBy,omitempty"`
 	// mode is an extension: with OncePerNode, a pod runs to completion on every node that the template's node selector, node affinity
-	// and tolerations let it run on; completions and completionMode must be absent.
+	// and tolerations let it run on; completions must be absent, and without parallelism all of them run at once.
 	// +optional
 	Mode JobMode `json:"mode,omitempty"`
 }
@@ -103,6 +103,13 @@ type JobStatus struct {
 	// observedGeneration is the metadata.generation that this status describes; -1 before the first look.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// matchingNodes is an extension: with mode OncePerNode, the number of nodes that the job's pods belong on.
+	// +optional
+	MatchingNodes *int32 `json:"matchingNodes,omitempty"`
+	// completedNodes is an extension: with mode OncePerNode, the names of the nodes on which a pod succeeded, in order.
+	// +optional
+	// +listType=set
+	CompletedNodes []string `json:"completedNodes,omitempty"`
 	// columns is an extension: what kubectl's columns show and a JSONPath can't compute.
 	// +optional
 	Columns pcorev1.Columns `json:"columns,omitempty"`

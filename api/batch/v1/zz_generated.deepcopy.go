@@ -298,6 +298,16 @@ func (in *JobSpec) DeepCopy() *JobSpec {
 func (in *JobStatus) DeepCopyInto(out *JobStatus) {
 	*out = *in
 	in.JobStatus.DeepCopyInto(&out.JobStatus)
+	if in.MatchingNodes != nil {
+		in, out := &in.MatchingNodes, &out.MatchingNodes
+		*out = new(int32)
+		**out = **in
+	}
+	if in.CompletedNodes != nil {
+		in, out := &in.CompletedNodes, &out.CompletedNodes
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Columns != nil {
 		in, out := &in.Columns, &out.Columns
 		*out = make(corev1.Columns, len(*in))

@@ -42,6 +42,10 @@ type Node struct {
 	Name string
 	// Labels beside those that are always there: kubernetes.io/hostname, arch and os.
 	Labels map[string]string
+	// Annotations of the Node object that the agent keeps.
+	Annotations map[string]string
+	// ServerPort is where the agent's server answers, for status.daemonEndpoints; 0: it has none.
+	ServerPort int32
 	// Addresses as in status.addresses.
 	Addresses []corev1.NodeAddress
 	// Capacity of the machine; Reserved is what pods don't get of it.
@@ -218,6 +222,7 @@ func (r *Reconciler) register(ctx context.Context, n *state) error {
 	object := &pcorev1.Node{}
 	object.Name = n.Name
 	object.Labels = n.labels()
+	object.Annotations = maps.Clone(n.Annotations)
 	object.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}}
 	if err := r.client.Create(ctx, object); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("registering the node: %w", err)
@@ -234,11 +239,14 @@ func (n *state) labels() map[string]string {
 	return labels
 }
 
-// label adds labels that are missing; it takes away none.
+// label adds labels and annotations that are missing; it takes away none.
 func (r *Reconciler) label(ctx context.Context, n *state, object *pcorev1.Node) error {
 	missing := false
 	for key, value := range n.labels() {
 		missing = missing || object.Labels[key] != value
+	}
+	for key, value := range n.Annotations {
+		missing = missing || object.Annotations[key] != value
 	}
 	if !missing {
 		return nil
@@ -248,6 +256,10 @@ func (r *Reconciler) label(ctx context.Context, n *state, object *pcorev1.Node) 
 		changed.Labels = map[string]string{}
 	}
 	maps.Copy(changed.Labels, n.labels())
+	if changed.Annotations == nil {
+		changed.Annotations = map[string]string{}
+	}
+	maps.Copy(changed.Annotations, n.Annotations)
 	if err := r.client.Patch(ctx, changed, client.MergeFrom(object)); err != nil {
 		return fmt.Errorf("labelling the node: %w", err)
 	}

@@ -33,6 +33,7 @@ func makeStatus(object *pcorev1.Node, f facts, now time.Time) pcorev1.NodeStatus
 	out.Addresses = f.node.Addresses
 	out.Capacity = f.node.Capacity
 	out.Allocatable = allocatable(f.node.Capacity, f.node.Reserved)
+	out.DaemonEndpoints.KubeletEndpoint.Port = f.node.ServerPort
 	out.NodeInfo = f.node.Info
 	out.NodeInfo.ContainerRuntimeVersion = f.runtimeVersion
 	if f.runtimeVersion == "" {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
+	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/kube"
 	"github.com/pinnace-dev/pinnace/internal/revision"
 	"github.com/pinnace-dev/pinnace/internal/workload"
@@ -30,6 +32,8 @@ import (
 // +kubebuilder:rbac:groups=apps.pinnace.dev,resources=deployments/status,verbs=update
 // +kubebuilder:rbac:groups=apps.pinnace.dev,resources=deployments/finalizers,verbs=update
 // +kubebuilder:rbac:groups=apps.pinnace.dev,resources=replicasets,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=core.pinnace.dev,resources=configmaps;secrets,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups="",resources=configmaps;secrets,verbs=get;list;watch
 
 var kind = pappsv1.GroupVersion.WithKind("Deployment")
 
@@ -48,7 +52,10 @@ type Reconciler struct {
 	live   client.Reader
 	own    *kube.Overlay[*pappsv1.ReplicaSet]
 	status *kube.StatusWriter[*pappsv1.Deployment]
+	config *kube.Configs
 	now    func() time.Time
+	// since is when the first Deployment was looked at.
+	since func() time.Time
 }
 
 // NewReconciler makes a Reconciler. c reads from a cache that has kube.AddIndexes' indexes; live reads past the cache.
@@ -57,18 +64,25 @@ func NewReconciler(c client.Client, live client.Reader) *Reconciler {
 		client: c, live: live, now: time.Now,
 		own:    kube.NewOverlay((*pappsv1.ReplicaSet).DeepCopy),
 		status: kube.NewStatusWriter[*pappsv1.Deployment](c, statusWindow),
+		config: kube.NewConfigs(c, live),
+		since:  sync.OnceValue(time.Now),
 	}
 }
 
 // SetupWithManager adds the controller to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	asked := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
-	return ctrl.NewControllerManagedBy(mgr).
+	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("deployment").
 		For(&pappsv1.Deployment{}, builder.WithPredicates(asked)).
 		Watches(&pappsv1.ReplicaSet{}, kube.Owned[*pappsv1.ReplicaSet]{Owner: kind, Adopters: r.adopters, Own: r.own}).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: kube.Backoff()}).
-		Complete(r)
+		Build(r)
+	if err != nil {
+		return err
+	}
+	r.config.Attach(mgr.GetCache(), c)
+	return nil
 }
 
 // Reconcile takes one step of one Deployment's rollout, and reports.
@@ -81,8 +95,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	generation := s.deployment.Generation
 	o, applyErr := r.apply(ctx, s, p)
+	if s.deployment.Generation != generation {
+		return ctrl.Result{RequeueAfter: retryDelay}, nil // a rollback on request changed the spec: what it means is planned anew
+	}
 	wait, reportErr := r.report(ctx, s, o)
+	if applyErr == nil && reportErr == nil {
+		var again time.Duration
+		if again, applyErr = r.tidy(ctx, s, o); again > 0 && (wait == 0 || again < wait) {
+			wait = again
+		}
+	}
 	switch err := errors.Join(applyErr, reportErr); {
 	case apierrors.IsConflict(applyErr), apierrors.IsConflict(reportErr), o.collided:
 		return ctrl.Result{RequeueAfter: retryDelay}, nil
@@ -96,10 +120,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 func (r *Reconciler) gather(ctx context.Context, key types.NamespacedName) (*scope, error) {
 	var cached pappsv1.Deployment
 	if err := r.client.Get(ctx, key, &cached, client.UnsafeDisableDeepCopy); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.config.Forget(reconcile.Request{NamespacedName: key})
+		}
 		return nil, client.IgnoreNotFound(err)
 	}
 	d := r.status.Freshest(&cached)
-	s := &scope{deployment: d, now: r.now()}
+	s := &scope{deployment: d, now: r.now(), since: r.since()}
 	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
 	if err != nil {
 		return nil, reconcile.TerminalError(fmt.Errorf("reading the selector: %w", err))
@@ -119,7 +146,22 @@ func (r *Reconciler) gather(ctx context.Context, key types.NamespacedName) (*sco
 	if err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	return s, nil
+	s.pinned, err = r.config.Pin(ctx, d.Spec.RolloutOn, d, kind, &d.Spec.Template)
+	return s, err
+}
+
+// tidy clears away the snapshots of config that no revision needs any longer, once the Deployment is at rest.
+func (r *Reconciler) tidy(ctx context.Context, s *scope, o outcome) (time.Duration, error) {
+	if s.pinned.Template == nil || s.target.foreign || !atRest(s, o) {
+		return 0, nil
+	}
+	templates := []*pcorev1.PodTemplateSpec{s.pinned.Template}
+	for _, rs := range o.replicaSets {
+		if rs.DeletionTimestamp == nil {
+			templates = append(templates, &rs.Spec.Template)
+		}
+	}
+	return r.config.Prune(ctx, s.deployment, templates, s.now)
 }
 
 // plan reads the settings and plans. A spec that can't be understood becomes a condition, not a retry.
@@ -138,6 +180,12 @@ func (r *Reconciler) plan(ctx context.Context, s *scope) (plan, error) {
 func (r *Reconciler) apply(ctx context.Context, s *scope, p plan) (outcome, error) {
 	o := outcome{replicaSets: s.replicaSets, estimate: p.estimate}
 	uid := s.deployment.UID
+	if err := r.config.Ensure(ctx, s.deployment, kind, p.snapshots); err != nil {
+		if !apierrors.IsConflict(err) {
+			o.createErr = err
+		}
+		return o, err
+	}
 	if p.create != nil {
 		if err := r.create(ctx, s, p.create, &o); err != nil || o.collided {
 			o.createErr = err
@@ -178,7 +226,7 @@ func (r *Reconciler) create(ctx context.Context, s *scope, rs *pappsv1.ReplicaSe
 		if err := r.live.Get(ctx, name, &there); err != nil {
 			return fmt.Errorf("reading ReplicaSet %s, which was there already: %w", name.Name, err)
 		}
-		if !metav1.IsControlledBy(&there, s.deployment) || !revision.Equal(&there.Spec.Template, &s.deployment.Spec.Template) {
+		if !metav1.IsControlledBy(&there, s.deployment) || !revision.Equal(&there.Spec.Template, &rs.Spec.Template) {
 			o.collided = true
 			return nil
 		}
@@ -195,6 +243,7 @@ func (r *Reconciler) create(ctx context.Context, s *scope, rs *pappsv1.ReplicaSe
 // report writes the status if it changed. wait is when to look again.
 func (r *Reconciler) report(ctx context.Context, s *scope, o outcome) (wait time.Duration, err error) {
 	status, wait := makeStatus(s, o)
+	s.status = &status
 	urgency := compareStatus(&s.deployment.Status, &status)
 	if urgency == same {
 		return wait, nil

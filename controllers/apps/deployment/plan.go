@@ -23,11 +23,21 @@ type scope struct {
 	settings   settings
 	// replicaSets are the Deployment's own.
 	replicaSets []*pappsv1.ReplicaSet
-	now         time.Time
+	// pinned is what rolloutOn: Config makes of the spec's template.
+	pinned revision.Pinned
+	// target is what is rolled out.
+	target target
+	// status is what this look made of it, once it is reported.
+	status *pappsv1.DeploymentStatus
+	now    time.Time
+	// since is when the controller began to look at Deployments.
+	since time.Time
 }
 
 // plan is what to do about a Deployment. The ReplicaSets in it are copies that may be written.
 type plan struct {
+	// snapshots of config must be there before anything else is done.
+	snapshots []revision.ConfigSnapshot
 	// create is the ReplicaSet of a new revision.
 	create *pappsv1.ReplicaSet
 	// update are ReplicaSets as they should be, each with its state before.
@@ -75,9 +85,13 @@ type board struct {
 
 // makePlan decides what one look does.
 func makePlan(s *scope) (plan, error) {
-	b := layOut(s)
 	var p plan
 	d := s.deployment
+	var err error
+	if s.target, err = aim(s); err != nil || s.target.template == nil {
+		return p, err
+	}
+	b := layOut(s)
 	switch {
 	case d.DeletionTimestamp != nil:
 		return p, nil
@@ -96,6 +110,12 @@ func makePlan(s *scope) (plan, error) {
 		}
 	}
 	p.update = b.changes()
+	if s.target.foreign {
+		return p, nil // the numbers and annotations go with the spec's own revision
+	}
+	if p.create != nil || b.newest != nil {
+		p.snapshots = s.pinned.Snapshots
+	}
 	if p.create == nil && b.newest != nil {
 		p.deployment = numbered(d, b.newest.annotations[revision.Annotation])
 	} else if p.create != nil {
@@ -112,14 +132,14 @@ func (b *board) rollOut(p *plan) error {
 	return b.recreate(p)
 }
 
-// layOut finds the ReplicaSet whose template is the Deployment's; the oldest, should there be several.
+// layOut finds the ReplicaSet whose template is the target; the oldest, should there be several.
 func layOut(s *scope) *board {
 	b := &board{scope: s}
 	sets := slices.Clone(s.replicaSets)
 	slices.SortFunc(sets, byAge)
 	var rest []*pappsv1.ReplicaSet
 	for _, rs := range sets {
-		if b.newest == nil && revision.Equal(&rs.Spec.Template, &s.deployment.Spec.Template) {
+		if b.newest == nil && s.target.template != nil && revision.Equal(&rs.Spec.Template, s.target.template) {
 			b.newest = &set{rs: rs}
 			continue
 		}
@@ -130,7 +150,10 @@ func layOut(s *scope) *board {
 		o.size, o.minReady = o.replicas(), o.rs.Spec.MinReadySeconds
 	}
 	if b.newest != nil {
-		b.newest.annotations = revision.Annotate(b.newest.rs.Annotations, s.deployment.Annotations, revision.Max(rest)+1)
+		b.newest.annotations = b.newest.rs.Annotations
+		if !s.target.foreign {
+			b.newest.annotations = revision.Annotate(b.newest.rs.Annotations, s.deployment.Annotations, revision.Max(rest)+1)
+		}
 		b.newest.minReady = s.deployment.Spec.MinReadySeconds
 	}
 	return b
@@ -193,7 +216,7 @@ func (b *board) changes() []change {
 // makeReplicaSet makes the ReplicaSet of a new revision with that many pods.
 func (b *board) makeReplicaSet(size int32) (*pappsv1.ReplicaSet, error) {
 	d := b.deployment
-	hash, err := revision.Hash(&d.Spec.Template, d.Status.CollisionCount)
+	hash, err := revision.Hash(b.target.template, d.Status.CollisionCount)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +228,7 @@ func (b *board) makeReplicaSet(size int32) (*pappsv1.ReplicaSet, error) {
 		Replicas:        &size,
 		MinReadySeconds: d.Spec.MinReadySeconds,
 		Selector:        revision.SelectorWithHash(d.Spec.Selector, hash),
-		Template:        revision.WithHash(&d.Spec.Template, hash),
+		Template:        revision.WithHash(b.target.template, hash),
 	}}
 	rs.Namespace, rs.Name = d.Namespace, setName(d.Name, hash)
 	rs.Labels = maps.Clone(rs.Spec.Template.Labels)
@@ -241,7 +264,7 @@ func (b *board) surplus() []*pappsv1.ReplicaSet {
 	}
 	var alive []*pappsv1.ReplicaSet
 	for _, s := range b.old {
-		if s.rs.DeletionTimestamp == nil {
+		if s.rs.DeletionTimestamp == nil && !b.target.attempt.Keeps(s.rs.Name) {
 			alive = append(alive, s.rs)
 		}
 	}
@@ -270,7 +293,7 @@ func (b *board) rollback() *pappsv1.Deployment {
 		wanted = revision.Last(b.replicaSets)
 	}
 	for _, rs := range b.replicaSets {
-		if wanted == 0 || revision.Of(rs) != wanted || revision.Equal(&rs.Spec.Template, &out.Spec.Template) {
+		if wanted == 0 || revision.Of(rs) != wanted || revision.Equal(&rs.Spec.Template, b.own()) {
 			continue
 		}
 		out.Spec.Template = revision.WithoutHash(&rs.Spec.Template)

@@ -100,6 +100,7 @@ func TestPlan(t *testing.T) {
 		"scaled down within a rollout":    {d: aDeployment(5, 2, fences(0, "50%")), sets: []*pappsv1.ReplicaSet{aSet(1, 6, 6, 10, maxOf(10)), aSet(2, 4, 2, 10, maxOf(10))}, want: "set-1→3 set-2→2"},
 		"a pause stops a rollout":         {d: aDeployment(4, 2, paused), sets: []*pappsv1.ReplicaSet{aSet(1, 4, 4, 4)}},
 		"a pause doesn't stop scaling":    {d: aDeployment(6, 2, paused), sets: []*pappsv1.ReplicaSet{aSet(1, 4, 4, 4)}, want: "set-1→6"},
+		"paused from the start":           {d: aDeployment(3, 1, paused)},
 		"recreate ends the old first":     {d: aDeployment(3, 2, recreate), sets: []*pappsv1.ReplicaSet{aSet(1, 3, 3, 3)}, want: "set-1→0"},
 		"recreate waits for the last pod": {d: aDeployment(3, 2, recreate), sets: []*pappsv1.ReplicaSet{aSet(1, 0, 0, 3, func(rs *pappsv1.ReplicaSet) { rs.Status.TerminatingReplicas = new(int32(1)) })}},
 		"recreate starts the new at once": {d: aDeployment(3, 2, recreate), sets: []*pappsv1.ReplicaSet{aSet(1, 0, 0, 3)}, want: "+3"},
@@ -208,6 +209,10 @@ func TestConditions(t *testing.T) {
 	} {
 		s := &scope{deployment: test.d, replicaSets: test.sets, now: start}
 		s.settings, _ = readSettings(&test.d.Spec)
+		var err error
+		if s.target, err = aim(s); err != nil {
+			t.Fatal(err)
+		}
 		test.o.replicaSets = test.sets
 		status, _ := makeStatus(s, test.o)
 		var got []string

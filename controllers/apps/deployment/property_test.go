@@ -19,6 +19,7 @@ import (
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/condition"
+	"github.com/pinnace-dev/pinnace/internal/revision"
 )
 
 // model is a cluster with one Deployment: the API server's truth, and what the controller's cache shows of it.
@@ -27,6 +28,10 @@ type model struct {
 	sets map[string]*modelSet
 	now  time.Time
 	uid  int
+	// broken are images, and contents of config, whose pods never become available.
+	broken map[string]bool
+	// config is what the ConfigMap holds that the pods refer to under rolloutOn: Config; empty while it isn't there.
+	config string
 }
 
 // modelSet is a ReplicaSet with its pods. Of a pod only its availability matters; deleted pods vanish.
@@ -34,6 +39,8 @@ type modelSet struct {
 	rs   *pappsv1.ReplicaSet // truth
 	seen *pappsv1.ReplicaSet // the cache's; an older state of the truth
 	pods []bool
+	// broken says that no pod becomes available.
+	broken bool
 }
 
 func newModel(replicas int32, strategy appsv1.DeploymentStrategy) *model {
@@ -55,12 +62,13 @@ func (m *model) setTemplate(n int) {
 }
 
 // reconcile is one look of the controller, with the cache's view; crash is after how many writes it dies.
-func (m *model) reconcile(t *rapid.T, crash int) {
+func (m *model) reconcile(t rapid.TB, crash int) {
 	s := &scope{deployment: m.d, now: m.now}
 	var err error
 	if s.settings, err = readSettings(&m.d.Spec); err != nil {
 		t.Fatal(err)
 	}
+	m.pin(s)
 	for _, name := range m.names() {
 		if m.sets[name].seen != nil {
 			s.replicaSets = append(s.replicaSets, m.sets[name].seen)
@@ -110,6 +118,45 @@ func (m *model) reconcile(t *rapid.T, crash int) {
 	m.d.Status, _ = makeStatus(s, o)
 }
 
+// onConfig makes the pods refer to a ConfigMap whose content is part of the revision.
+func (m *model) onConfig(content string) {
+	m.d.Spec.RolloutOn, m.config = pappsv1.RolloutOnConfig, content
+	m.d.Spec.Template.Spec.Volumes = []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{
+		ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "app"}},
+	}}}
+}
+
+// pin does what kube.Configs does.
+func (m *model) pin(s *scope) {
+	if m.d.Spec.RolloutOn == "" {
+		return
+	}
+	contents := map[revision.ConfigRef]revision.Content{}
+	if m.config != "" {
+		contents[revision.ConfigRef{Kind: revision.KindConfigMap, Name: "app"}] = revision.Content{Digest: m.config}
+	}
+	s.pinned = revision.Pin("Deployment/web", &m.d.Spec.Template, contents)
+}
+
+// isBroken says whether pods of a template never become available.
+func (m *model) isBroken(template *pcorev1.PodTemplateSpec) bool {
+	return m.broken[template.Spec.Containers[0].Image] || m.broken[m.contentOf(template)]
+}
+
+// contentOf is the content that pods of a template find.
+func (m *model) contentOf(template *pcorev1.PodTemplateSpec) string {
+	if len(template.Spec.Volumes) == 0 {
+		return ""
+	}
+	for _, content := range []string{"one", "two", "bad"} {
+		pinned := revision.Pin("Deployment/web", &m.d.Spec.Template, map[revision.ConfigRef]revision.Content{{Kind: revision.KindConfigMap, Name: "app"}: {Digest: content}})
+		if pinned.Template.Spec.Volumes[0].ConfigMap.Name == template.Spec.Volumes[0].ConfigMap.Name {
+			return content
+		}
+	}
+	return "not pinned"
+}
+
 func (m *model) names() []string {
 	var out []string
 	for name := range m.sets {
@@ -129,7 +176,7 @@ func (m *model) create(rs *pappsv1.ReplicaSet) *pappsv1.ReplicaSet {
 	rs.UID, rs.Generation = types.UID(fmt.Sprint("rs", m.uid)), 1
 	rs.Status.ObservedGeneration = -1
 	rs.CreationTimestamp = metav1.NewTime(m.now)
-	m.sets[rs.Name] = &modelSet{rs: rs, seen: rs} // own writes are seen at once (kube.Overlay)
+	m.sets[rs.Name] = &modelSet{rs: rs, seen: rs, broken: m.isBroken(&rs.Spec.Template)} // own writes are seen at once (kube.Overlay)
 	return rs
 }
 
@@ -203,7 +250,7 @@ func (m *model) settle(t *rapid.T) {
 			s := m.sets[name]
 			s.sync()
 			for i := range s.pods {
-				s.pods[i] = true
+				s.pods[i] = !s.broken
 			}
 			s.sync()
 			s.seen = s.rs
@@ -211,12 +258,25 @@ func (m *model) settle(t *rapid.T) {
 		before := m.d.Status
 		m.reconcile(t, 1000)
 		m.now = m.now.Add(time.Second)
-		c, _ := condition.Deployment.Get(m.d.Status.Conditions, pcorev1.ConditionReady)
-		if c.Status == corev1.ConditionTrue && compareStatus(&before, &m.d.Status) == same {
+		if m.rests() && compareStatus(&before, &m.d.Status) == same {
 			return
 		}
 	}
 	t.Fatalf("the rollout doesn't end: status %+v", m.d.Status)
+}
+
+// rests says whether nothing is left to do: the Deployment is ready, or a rollback has been carried out.
+func (m *model) rests() bool {
+	c, _ := condition.Deployment.Get(m.d.Status.Conditions, pcorev1.ConditionReady)
+	if c.Status == corev1.ConditionTrue {
+		return true
+	}
+	if m.d.Status.Rollback == nil {
+		return false
+	}
+	s := m.sets[m.d.Status.Rollback.Revision]
+	there, available := m.totals()
+	return s != nil && *s.rs.Spec.Replicas == *m.d.Spec.Replicas && there == *m.d.Spec.Replicas && (s.broken || available == there)
 }
 
 // TestRollingUpdateBoundsHold: whatever the order of events, whatever the cache misses, and wherever the controller crashes, there are
@@ -273,7 +333,7 @@ func (m *model) step(t *rapid.T) {
 	case "available":
 		s := pick()
 		if len(s.pods) > 0 {
-			s.pods[rapid.IntRange(0, len(s.pods)-1).Draw(t, "pod")] = true
+			s.pods[rapid.IntRange(0, len(s.pods)-1).Draw(t, "pod")] = !s.broken
 		}
 	case "template":
 		m.setTemplate(rapid.IntRange(1, 3).Draw(t, "template"))

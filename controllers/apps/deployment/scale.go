@@ -26,7 +26,9 @@ func (b *board) isScaled() bool {
 func (b *board) scale() {
 	want := b.settings.replicas
 	if only := b.onlyActive(); only != nil {
-		only.size, only.force = want, true
+		// One that was adopted says no size yet, and gets none as long as it has the right one.
+		_, says := revision.Count(only.rs, revision.DesiredAnnotation)
+		only.size, only.force = want, says
 		return
 	}
 	if b.isSaturated() {
@@ -78,7 +80,7 @@ func (b *board) share() {
 	for _, s := range sets {
 		s.force = true
 	}
-	if toAdd == 0 {
+	if toAdd == 0 || len(sets) == 0 { // none is active in a Deployment that was paused before its first rollout
 		return
 	}
 	slices.SortFunc(sets, func(x, y *set) int {

@@ -15,6 +15,7 @@ import (
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/condition"
+	"github.com/pinnace-dev/pinnace/internal/revision"
 	"github.com/pinnace-dev/pinnace/internal/workload"
 )
 
@@ -31,7 +32,9 @@ const (
 	// reasonComplete of Progressing: the rollout is done.
 	reasonComplete = "NewReplicaSetAvailable"
 	// reasonTimedOut of Progressing: nothing moved for progressDeadlineSeconds.
-	reasonTimedOut = "ProgressDeadlineExceeded"
+	reasonTimedOut = revision.ReasonTimedOut
+	// reasonConfigMissing of Progressing and Ready: with rolloutOn: Config, a ConfigMap or Secret isn't there. Ours.
+	reasonConfigMissing = "ConfigMissing"
 	// reasonPaused of Progressing: the user paused the rollout.
 	reasonPaused = "DeploymentPaused"
 	// reasonResumed of Progressing: the user resumed the rollout.
@@ -62,7 +65,7 @@ type outcome struct {
 
 // makeStatus computes the status. wait is when time alone will change it; 0 means never.
 func makeStatus(s *scope, o outcome) (status pappsv1.DeploymentStatus, wait time.Duration) {
-	newest, all := split(s.deployment, o.replicaSets)
+	newest, all := split(s, o.replicaSets)
 	old := &s.deployment.Status
 	status = count(s, newest, all)
 	status.CollisionCount = old.CollisionCount
@@ -76,22 +79,57 @@ func makeStatus(s *scope, o outcome) (status pappsv1.DeploymentStatus, wait time
 	status.Conditions = old.DeepCopy().Conditions
 	status.Conditions = available(s, &status)
 	status.Conditions = pausing(s, status.Conditions)
-	if o.createErr != nil && s.settings.deadline > 0 {
+	switch {
+	case o.createErr != nil && s.settings.deadline > 0:
 		status.Conditions = progressing(status.Conditions, corev1.ConditionFalse, reasonCreateError, o.createErr.Error(), s.now)
-	} else {
+	case s.pinned.Missing != nil && s.target.rollback == nil && s.settings.deadline > 0:
+		status.Conditions = progressing(status.Conditions, corev1.ConditionFalse, reasonConfigMissing, missing(s), s.now)
+	default:
 		status.Conditions = started(s, o, newest, status.Conditions)
 	}
 	if o.estimate && o.createErr == nil {
-		status.Conditions, wait = estimate(s, o, newest, &status)
+		if !s.target.foreign {
+			status.Conditions, wait = estimate(s, o, newest, &status)
+		}
 		status.Conditions = replicaFailure(status.Conditions, newest, all, s.now)
+	}
+	var again time.Duration
+	if status.RolloutStatus, again = s.target.attempt.Judge(makeSample(s, &status, newest, all), s.now); again > 0 && (wait == 0 || again < wait) {
+		wait = again
+	}
+	if status.Rollback != nil && s.settings.deadline > 0 {
+		status.Conditions = progressing(status.Conditions, corev1.ConditionFalse, reasonTimedOut, revision.Explain(status.Rollback), s.now)
 	}
 	status.Conditions = condition.Deployment.SetVerdict(status.Conditions, judge(s, &status, newest, all, o.createErr), s.now)
 	return status, wait
 }
 
-// split finds the ReplicaSet of the Deployment's present template.
-func split(d *pappsv1.Deployment, all []*pappsv1.ReplicaSet) (*pappsv1.ReplicaSet, []*pappsv1.ReplicaSet) {
-	b := layOut(&scope{deployment: d, replicaSets: all})
+// makeSample says how far the rollout is, for the extension onFailure.
+func makeSample(s *scope, status *pappsv1.DeploymentStatus, newest *pappsv1.ReplicaSet, all []*pappsv1.ReplicaSet) revision.Sample {
+	out := revision.Sample{Want: s.settings.replicas}
+	if newest == nil {
+		return out
+	}
+	out.Revision, out.Updated, out.Available = newest.Name, newest.Status.Replicas, newest.Status.AvailableReplicas
+	out.Old = status.Replicas - out.Updated
+	out.Complete = complete(s.deployment, &s.settings, status) && settled(newest, all, s.settings.replicas)
+	if problem, ok := firstProblem(newest, nil); ok {
+		out.Reason, out.Message = problem.Reason, problem.Message
+	}
+	return out
+}
+
+// atRest says whether nothing is left to do.
+func atRest(s *scope, o outcome) bool {
+	newest, all := split(s, o.replicaSets)
+	return makeSample(s, s.status, newest, all).Complete
+}
+
+// split finds the ReplicaSet of the template that is rolled out.
+func split(s *scope, all []*pappsv1.ReplicaSet) (*pappsv1.ReplicaSet, []*pappsv1.ReplicaSet) {
+	after := *s
+	after.replicaSets = all
+	b := layOut(&after)
 	if b.newest == nil {
 		return nil, all
 	}
@@ -114,6 +152,15 @@ func count(s *scope, newest *pappsv1.ReplicaSet, all []*pappsv1.ReplicaSet) papp
 			terminating += *rs.Status.TerminatingReplicas
 		case rs.Status.ObservedGeneration > 0:
 			known = false
+		}
+	}
+	if r := s.target.rollback; r != nil {
+		// The spec's own template is the one that failed; the pods that run instead aren't what it asks for.
+		newest = nil
+		for _, rs := range all {
+			if rs.Name == r.FailedRevision {
+				newest = rs
+			}
 		}
 	}
 	if newest != nil {
@@ -200,7 +247,10 @@ func started(s *scope, o outcome, newest *pappsv1.ReplicaSet, list []appsv1.Depl
 	if o.created != nil {
 		return progressing(list, corev1.ConditionTrue, reasonCreated, fmt.Sprintf("Created new replica set %q", o.created.Name), s.now)
 	}
-	if _, ok := progress(list); !ok && newest != nil {
+	c, ok := progress(list)
+	// What an earlier try or a lack of config left behind isn't about this one.
+	stale := c.Reason == reasonConfigMissing || (s.deployment.Status.Rollback != nil && s.target.rollback == nil)
+	if (!ok || stale) && newest != nil {
 		return progressing(list, corev1.ConditionTrue, reasonFound, fmt.Sprintf("Found new replica set %q", newest.Name), s.now)
 	}
 	return list
@@ -280,6 +330,10 @@ func judge(s *scope, status *pappsv1.DeploymentStatus, newest *pappsv1.ReplicaSe
 	}
 	c, _ := progress(status.Conditions)
 	switch {
+	case status.Rollback != nil:
+		return condition.Verdict{State: condition.Failed, Reason: status.Rollback.Reason, Message: revision.Explain(status.Rollback)}
+	case s.pinned.Missing != nil:
+		v.Reason, v.Message = reasonConfigMissing, missing(s)
 	case createErr != nil:
 		v.Reason, v.Message = reasonCreateError, createErr.Error()
 	case done:
@@ -292,6 +346,9 @@ func judge(s *scope, status *pappsv1.DeploymentStatus, newest *pappsv1.ReplicaSe
 	}
 	return v
 }
+
+// missing says in one sentence which config isn't there.
+func missing(s *scope) string { return s.pinned.Missing.Error() + "." }
 
 // firstProblem is what the ReplicaSets say about their first failing pod, the newest one's word first.
 func firstProblem(newest *pappsv1.ReplicaSet, all []*pappsv1.ReplicaSet) (condition.Condition, bool) {
@@ -334,7 +391,8 @@ func compareStatus(before, after *pappsv1.DeploymentStatus) urgency {
 	if equality.Semantic.DeepEqual(before, after) {
 		return same
 	}
-	if before.ObservedGeneration != after.ObservedGeneration || !equality.Semantic.DeepEqual(before.CollisionCount, after.CollisionCount) {
+	if before.ObservedGeneration != after.ObservedGeneration || before.LastCompleteRevision != after.LastCompleteRevision ||
+		!equality.Semantic.DeepEqual(before.CollisionCount, after.CollisionCount) || !equality.Semantic.DeepEqual(before.Rollback, after.Rollback) {
 		return now
 	}
 	kinds := []string{

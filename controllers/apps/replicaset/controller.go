@@ -8,16 +8,9 @@ import (
 	"fmt"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
@@ -32,108 +25,50 @@ import (
 
 var kind = pappsv1.GroupVersion.WithKind("ReplicaSet")
 
-const (
-	// podDelay lets the changes of many pods share one look at their ReplicaSet.
-	podDelay = 20 * time.Millisecond
-	// statusWindow is the shortest time between two status writes that only count.
-	statusWindow = 300 * time.Millisecond
-	// workers is how many ReplicaSets are looked at in parallel.
-	workers = 8
-)
+// scope is all that one look at a ReplicaSet knows.
+type scope = kube.ReplicaScope[*pappsv1.ReplicaSet]
 
-// Reconciler keeps the pods of ReplicaSets.
+// Reconciler keeps the pods of ReplicaSets. How it gathers, applies and reports stands in kube.ReplicaLoop.
 type Reconciler struct {
+	*kube.ReplicaLoop[*pappsv1.ReplicaSet]
 	client client.Client
-	live   client.Reader
-	pods   *kube.PodSet
-	status *kube.StatusWriter[*pappsv1.ReplicaSet]
-	now    func() time.Time
 }
 
 // NewReconciler makes a Reconciler. c reads from a cache that has kube.AddIndexes' indexes; live reads past the cache.
 func NewReconciler(c client.Client, live client.Reader) *Reconciler {
-	return &Reconciler{
-		client: c, live: live, now: time.Now,
-		pods:   kube.NewPodSet(c, live),
-		status: kube.NewStatusWriter[*pappsv1.ReplicaSet](c, statusWindow),
-	}
-}
-
-// SetupWithManager adds the controller to the manager.
-func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).
-		Named("replicaset").
-		For(&pappsv1.ReplicaSet{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&pcorev1.Pod{}, kube.Owned[*pcorev1.Pod]{
-			Owner: kind, Delay: podDelay, Matters: workload.Matters, Adopters: r.adopters, Own: r.pods.Own,
-		}).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: kube.Backoff()}).
-		Complete(r)
-}
-
-// Reconcile makes or deletes the pods that one ReplicaSet lacks or has too many of, and reports.
-func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	s, err := r.gather(ctx, req.NamespacedName)
-	if err != nil || s == nil {
-		return ctrl.Result{}, err
-	}
-	change := makePlan(s)
-	again, applyErr := r.apply(ctx, s, change)
-	wait, reportErr := r.report(ctx, s, applyErr)
-	switch {
-	case applyErr != nil:
-		return ctrl.Result{}, fmt.Errorf("keeping the pods: %w", applyErr)
-	case apierrors.IsConflict(reportErr):
-		return ctrl.Result{RequeueAfter: podDelay}, nil // the cache will have caught up
-	case reportErr != nil:
-		return ctrl.Result{}, fmt.Errorf("writing the status: %w", client.IgnoreNotFound(reportErr))
-	case again:
-		return ctrl.Result{RequeueAfter: podDelay}, nil
-	}
-	return ctrl.Result{RequeueAfter: wait}, nil
-}
-
-// gather reads the ReplicaSet and its pods, after adopting and releasing. A nil scope means that there is nothing to do.
-func (r *Reconciler) gather(ctx context.Context, key types.NamespacedName) (*scope, error) {
-	var cached pappsv1.ReplicaSet
-	if err := r.client.Get(ctx, key, &cached, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, client.IgnoreNotFound(err)
-	}
-	rs := r.status.Freshest(&cached)
-	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
-	if err != nil {
-		return nil, reconcile.TerminalError(fmt.Errorf("reading the selector: %w", err))
-	}
-	s := &scope{rs: rs, selector: selector, now: r.now()}
-	all, err := r.pods.List(ctx, rs, s.now)
-	if err != nil {
-		return nil, err
-	}
-	s.pods, err = kube.Claim(ctx, r.client, r.live, rs, kind, workload.ClaimObjects(rs, selector, all))
-	if err != nil {
-		return nil, client.IgnoreNotFound(err)
-	}
-	s.foreign = r.pods.Foreign(rs.UID)
-	if s.tooMany() {
-		if s.colocated, err = r.colocated(ctx, rs, s.pods); err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
+	r := &Reconciler{client: c}
+	r.ReplicaLoop = kube.NewReplicaLoop(c, live, kube.ReplicaKind[*pappsv1.ReplicaSet]{
+		Name: "replicaset", GVK: kind,
+		New:     func() *pappsv1.ReplicaSet { return &pappsv1.ReplicaSet{} },
+		NewList: func() client.ObjectList { return &pappsv1.ReplicaSetList{} },
+		Selector: func(rs *pappsv1.ReplicaSet) (labels.Selector, error) {
+			return metav1.LabelSelectorAsSelector(rs.Spec.Selector)
+		},
+		Template:  func(rs *pappsv1.ReplicaSet) *pcorev1.PodTemplateSpec { return &rs.Spec.Template },
+		Colocated: r.colocated,
+		Plan:      makePlan,
+		Status: func(s *scope, failure error) (*pappsv1.ReplicaSet, workload.Urgency, time.Duration) {
+			status, wait := makeStatus(s, failure)
+			urgency := compareStatus(&s.Owner.Status, &status)
+			if urgency == workload.Same {
+				return s.Owner, urgency, wait
+			}
+			rs := s.Owner.DeepCopy()
+			rs.Status = status
+			return rs, urgency, wait
+		},
+	})
+	return r
 }
 
 // colocated counts, for each node, the active pods of the same application: those of this ReplicaSet and of the others
-// that the same Deployment owns.
-func (r *Reconciler) colocated(ctx context.Context, rs *pappsv1.ReplicaSet, own []*pcorev1.Pod) (map[string]int, error) {
-	count := map[string]int{}
-	add := func(pod *pcorev1.Pod) {
-		if workload.IsActive(pod) && pod.Spec.NodeName != "" {
-			count[pod.Spec.NodeName]++
-		}
+// that the same Deployment owns. It only looks when pods have to go.
+func (r *Reconciler) colocated(ctx context.Context, s *scope) (map[string]int, error) {
+	if !tooMany(s) {
+		return nil, nil
 	}
-	for _, pod := range own {
-		add(pod)
-	}
+	rs, count := s.Owner, map[string]int{}
+	workload.CountByNode(count, s.Pods)
 	owner := metav1.GetControllerOfNoCopy(rs)
 	if owner == nil {
 		return count, nil
@@ -151,66 +86,8 @@ func (r *Reconciler) colocated(ctx context.Context, rs *pappsv1.ReplicaSet, own 
 			return nil, fmt.Errorf("listing the pods of %s: %w", siblings.Items[i].Name, err)
 		}
 		for j := range pods.Items {
-			add(&pods.Items[j])
+			workload.CountByNode(count, []*pcorev1.Pod{&pods.Items[j]})
 		}
 	}
 	return count, nil
-}
-
-// apply carries the plan out and lays what came of it over the scope's pods. again means that it should be planned anew soon.
-func (r *Reconciler) apply(ctx context.Context, s *scope, change workload.Change) (again bool, err error) {
-	switch {
-	case len(change.Create) > 0:
-		var made int
-		made, err = r.pods.Create(ctx, s.rs, kind, &s.rs.Spec.Template, change.Create)
-		again = made < len(change.Create) || made == workload.Burst
-	case len(change.Delete) > 0:
-		err = r.pods.Delete(ctx, s.rs.UID, change.Delete)
-		again = len(change.Delete) == workload.Burst
-	default:
-		return false, nil
-	}
-	s.pods = r.pods.Own.Relay(s.rs.UID, s.pods)
-	return again, err
-}
-
-// report writes the status if it changed. wait is when to look again.
-func (r *Reconciler) report(ctx context.Context, s *scope, applyErr error) (wait time.Duration, err error) {
-	status, wait := makeStatus(s, applyErr)
-	urgency := compareStatus(&s.rs.Status, &status)
-	if urgency == same {
-		return wait, nil
-	}
-	if urgency == counting {
-		if delay := r.status.Delay(s.rs.UID, s.now); delay > 0 {
-			return soonest(wait, delay), nil
-		}
-	}
-	rs := s.rs.DeepCopy()
-	rs.Status = status
-	return wait, r.status.Write(ctx, rs, s.now)
-}
-
-func soonest(a, b time.Duration) time.Duration {
-	if a == 0 {
-		return b
-	}
-	return min(a, b)
-}
-
-// adopters returns the ReplicaSets whose selector matches an orphaned pod.
-func (r *Reconciler) adopters(ctx context.Context, pod *pcorev1.Pod) []reconcile.Request {
-	var list pappsv1.ReplicaSetList
-	if err := r.client.List(ctx, &list, client.InNamespace(pod.Namespace), client.UnsafeDisableDeepCopy); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Failed to list ReplicaSets that might adopt a pod", "pod", client.ObjectKeyFromObject(pod))
-		return nil
-	}
-	var out []reconcile.Request
-	for i := range list.Items {
-		selector, err := metav1.LabelSelectorAsSelector(list.Items[i].Spec.Selector)
-		if err == nil && !selector.Empty() && selector.Matches(labels.Set(pod.Labels)) {
-			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-		}
-	}
-	return out
 }

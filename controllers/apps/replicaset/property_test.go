@@ -130,7 +130,7 @@ func (m *model) see(n int) {
 		}
 		delete(m.cached, e.key)
 		if ref := metav1.GetControllerOf(e.obj); ref != nil {
-			m.r.pods.Own.Gone(ref.UID, e.obj.GetUID())
+			m.r.Pods.Own.Gone(ref.UID, e.obj.GetUID())
 		}
 	}
 }

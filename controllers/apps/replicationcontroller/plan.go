@@ -4,31 +4,18 @@
 package replicationcontroller
 
 import (
-	"time"
-
 	"k8s.io/apimachinery/pkg/labels"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/workload"
 )
 
-// scope is all that one look at a ReplicationController knows.
-type scope struct {
-	rc       *pcorev1.ReplicationController
-	selector labels.Selector
-	// pods are its own, ended and deleted ones included.
-	pods []*pcorev1.Pod
-	// foreign are names that pods of others hold.
-	foreign map[string]bool
-	now     time.Time
-}
-
-// want is the wanted number of pods. Without a template none can be made.
-func (s *scope) want() int32 {
-	if s.rc.Spec.Replicas == nil {
+// want is the wanted number of pods.
+func want(rc *pcorev1.ReplicationController) int32 {
+	if rc.Spec.Replicas == nil {
 		return 1
 	}
-	return *s.rc.Spec.Replicas
+	return *rc.Spec.Replicas
 }
 
 // selectorOf is the selector, or the template's labels when there is none.
@@ -40,18 +27,13 @@ func selectorOf(rc *pcorev1.ReplicationController) labels.Selector {
 	return labels.SelectorFromSet(set)
 }
 
-// makePlan says which pods to make or delete. One that is being deleted leaves its pods to garbage collection.
+// makePlan says which pods to make or delete. One that is being deleted leaves its pods to garbage collection; without a template none can
+// be made.
 func makePlan(s *scope) workload.Change {
-	if s.rc.DeletionTimestamp != nil || s.rc.Spec.Template == nil {
+	if s.Owner.DeletionTimestamp != nil || s.Owner.Spec.Template == nil {
 		return workload.Change{}
 	}
-	colocated := map[string]int{}
-	for _, pod := range s.pods {
-		if workload.IsActive(pod) && pod.Spec.NodeName != "" {
-			colocated[pod.Spec.NodeName]++
-		}
-	}
 	return workload.Replicas{
-		Owner: s.rc.Name, UID: s.rc.UID, Want: s.want(), Pods: s.pods, Foreign: s.foreign, Colocated: colocated, Now: s.now,
+		Owner: s.Owner.Name, UID: s.Owner.UID, Want: want(s.Owner), Pods: s.Pods, Foreign: s.Foreign, Colocated: s.Colocated, Now: s.Now,
 	}.Plan()
 }

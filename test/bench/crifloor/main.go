@@ -87,7 +87,12 @@ func run(ctx context.Context) (err error) {
 		}
 		client, memory = runtime.CRI, runtime.RSS
 	}
-	best, all, err := floor.Best(ctx, client, recorder, floor.Options{Image: *image, Pods: *pods}, levels, *rounds)
+	logs, err := os.MkdirTemp("", "crifloor-logs-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(logs)) }()
+	best, all, err := floor.Best(ctx, client, recorder, floor.Options{Image: *image, Pods: *pods, LogDir: logs}, levels, *rounds)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -58,6 +60,8 @@ type Options struct {
 	// Image is pulled first if the runtime doesn't have it.
 	Image string
 	Pods  int
+	// LogDir is an existing folder for the containers' logs; the caller removes it.
+	LogDir string
 }
 
 // Result is one measurement.
@@ -88,7 +92,7 @@ func Best(ctx context.Context, service runtime.Service, recorder *Recorder, o Op
 		return Result{}, nil, err
 	}
 	// The first pod pays for what is set up once: bridge, page cache.
-	if _, err := round(ctx, service, recorder, Options{Image: o.Image, Pods: 1}, 1); err != nil {
+	if _, err := round(ctx, service, recorder, Options{Image: o.Image, Pods: 1, LogDir: o.LogDir}, 1); err != nil {
 		return Result{}, nil, err
 	}
 	var all []Result
@@ -135,7 +139,7 @@ func round(ctx context.Context, service runtime.Service, recorder *Recorder, o O
 			var failed error
 			for number := range numbers {
 				if failed == nil {
-					failed = pod(ctx, service, o.Image, number)
+					failed = o.pod(ctx, service, number)
 				}
 			}
 			failures <- failed
@@ -157,15 +161,13 @@ const Cgroup = "pinnace-crifloor"
 // label marks the pods that are ours to remove.
 const label = "pinnace.dev/crifloor"
 
-func pod(ctx context.Context, service runtime.Service, image string, number int) error {
-	name := fmt.Sprintf("floor-%d", number)
-	sandbox := &runtimeapi.PodSandboxConfig{
-		Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "crifloor", Uid: fmt.Sprintf("%s-%d", name, time.Now().UnixNano())},
-		Labels:   map[string]string{label: name},
-		Linux: &runtimeapi.LinuxPodSandboxConfig{
-			CgroupParent:    "/" + Cgroup,
-			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}},
-		},
+// pod runs one pod: what a pod without requests is made of on a node of Kubernetes, such as its log, its own cgroup and the sandbox's
+// seccomp profile, because leaving these out would measure another pod.
+func (o Options) pod(ctx context.Context, service runtime.Service, number int) error {
+	sandbox := o.sandbox(number)
+	name := sandbox.Metadata.Name
+	if err := os.MkdirAll(sandbox.LogDirectory, 0o755); err != nil {
+		return fmt.Errorf("making the folder of the logs: %w", err)
 	}
 	id, err := service.RunPodSandbox(ctx, sandbox, "")
 	if err != nil {
@@ -173,11 +175,13 @@ func pod(ctx context.Context, service runtime.Service, image string, number int)
 	}
 	container, err := service.CreateContainer(ctx, id, &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: "main"},
-		Image:    &runtimeapi.ImageSpec{Image: image},
+		Image:    &runtimeapi.ImageSpec{Image: o.Image},
 		Labels:   map[string]string{label: name},
-		Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
-			NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
-		}},
+		LogPath:  "main/0.log",
+		Linux: &runtimeapi.LinuxContainerConfig{
+			Resources:       &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, OomScoreAdj: 1000},
+			SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: namespaces()},
+		},
 	}, sandbox)
 	if err != nil {
 		return fmt.Errorf("creating the container of %s: %w", name, err)
@@ -186,6 +190,28 @@ func pod(ctx context.Context, service runtime.Service, image string, number int)
 		return fmt.Errorf("starting the container of %s: %w", name, err)
 	}
 	return nil
+}
+
+func (o Options) sandbox(number int) *runtimeapi.PodSandboxConfig {
+	name := fmt.Sprintf("floor-%d", number)
+	return &runtimeapi.PodSandboxConfig{
+		Metadata:     &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "crifloor", Uid: fmt.Sprintf("%s-%d", name, time.Now().UnixNano())},
+		Hostname:     name,
+		LogDirectory: filepath.Join(o.LogDir, name),
+		DnsConfig:    &runtimeapi.DNSConfig{Servers: []string{"10.97.0.10"}, Searches: []string{"svc.cluster.local"}, Options: []string{"ndots:5"}},
+		Labels:       map[string]string{label: name},
+		Linux: &runtimeapi.LinuxPodSandboxConfig{
+			CgroupParent: fmt.Sprintf("/%s/besteffort/pod%d", Cgroup, number),
+			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+				NamespaceOptions: namespaces(),
+				Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+			},
+		},
+	}
+}
+
+func namespaces() *runtimeapi.NamespaceOption {
+	return &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}
 }
 
 func removeAll(ctx context.Context, service runtime.Service) error {

@@ -1,7 +1,7 @@
 // Copyright The Pinnace Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package usage
 
 import (
 	"bytes"
@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// usage is what one process uses.
-type usage struct {
+// Usage is what one process uses.
+type Usage struct {
 	Name string `json:"name"`
 	// RSSMB is resident memory, of which AnonMB is its own (not mapped from files), in 10^6 bytes.
 	RSSMB  float64 `json:"rssMB"`
@@ -26,34 +26,35 @@ type usage struct {
 // clockTick is the unit of times in /proc: 100 a second on every Linux that Go supports.
 const clockTick = 100
 
-// watchUsage measures processes over a time.
-func watchUsage(processes map[string]int, over time.Duration) ([]usage, error) {
+// Watch measures processes over a time.
+func Watch(processes map[string]int, over time.Duration) ([]Usage, error) {
 	before := map[string]float64{}
 	for name, pid := range processes {
-		seconds, err := cpuSeconds(pid)
+		seconds, err := CPUSeconds(pid)
 		if err != nil {
 			return nil, fmt.Errorf("measuring %s: %w", name, err)
 		}
 		before[name] = seconds
 	}
 	time.Sleep(over) // the measurement itself: there is nothing to wait for
-	var out []usage
+	var out []Usage
 	for name, pid := range processes {
-		seconds, err := cpuSeconds(pid)
+		seconds, err := CPUSeconds(pid)
 		if err != nil {
 			return nil, fmt.Errorf("measuring %s: %w", name, err)
 		}
-		u := usage{Name: name, CPUSeconds: seconds - before[name]}
-		if u.RSSMB, u.AnonMB, err = memory(pid); err != nil {
+		u := Usage{Name: name, CPUSeconds: seconds - before[name]}
+		if u.RSSMB, u.AnonMB, err = Memory(pid); err != nil {
 			return nil, fmt.Errorf("measuring %s: %w", name, err)
 		}
 		out = append(out, u)
 	}
-	slices.SortFunc(out, func(a, b usage) int { return int(b.RSSMB*10 - a.RSSMB*10) })
+	slices.SortFunc(out, func(a, b Usage) int { return int(b.RSSMB*10 - a.RSSMB*10) })
 	return out, nil
 }
 
-func cpuSeconds(pid int) (float64, error) {
+// CPUSeconds is the CPU time that a process has used so far, in user and system mode.
+func CPUSeconds(pid int) (float64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
@@ -67,7 +68,8 @@ func cpuSeconds(pid int) (float64, error) {
 	return (user + system) / clockTick, nil
 }
 
-func memory(pid int) (rss, anon float64, err error) {
+// Memory is the resident memory of a process, and the part of it that is its own and not mapped from files, in 10^6 bytes.
+func Memory(pid int) (rss, anon float64, err error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, 0, err
