@@ -72,13 +72,20 @@ unit: ## The tests that need nothing but Go.
 oracle-schema: assets ## Compare our schemas with upstream's kinds on the same API server.
 	go test -count=1 -run TestSchemaOracle -v ./test/conformance/schema
 
+.PHONY: oracle-controllers
+oracle-controllers: assets ## Compare our controllers with upstream's on the same API server, scenario by scenario.
+	@go -C hack/assets run . kube-scheduler
+	@# In the folder itself, so that go test prints what the oracle counted.
+	go -C test/conformance/controllers test -count=1 -timeout 15m
+
 .PHONY: e2e
 e2e: assets build images ## The sample on real containers: start, answer, kill -9 of every process, restart.
-	go test -count=1 -timeout 20m -v ./test/e2e
+	go test -count=1 -timeout 20m -p 1 -v ./test/e2e ./test/subresources
 
 .PHONY: bench
-bench: assets build images ## Measure start, memory, idle CPU and time to ready; a table, and bin/bench.json.
+bench: assets peers build images ## Measure start, memory, idle CPU, time to ready, and pods a second beside upstream's; tables, and bin/bench*.json.
 	go run ./test/bench -o bin/bench.json
+	go run ./test/bench/scale -o bin/bench-scale.json
 
 .PHONY: help
 help: ## Show this list.

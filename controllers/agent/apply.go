@@ -50,6 +50,9 @@ func (r *Reconciler) apply(ctx context.Context, rec *record, pod *pcorev1.Pod, s
 			return fmt.Errorf("removing the sandbox: %w", err)
 		}
 	}
+	if p.resize != nil {
+		r.resize(ctx, rec, pod, p.resize)
+	}
 	if p.createSandbox {
 		r.createSandbox(ctx, rec, pod, p.attempt)
 	}
@@ -90,6 +93,12 @@ func (r *Reconciler) runSandbox(ctx context.Context, rec *record, pod *pcorev1.P
 	if err := rec.takeSlot(ctx); err != nil {
 		return err
 	}
+	if _, err := rec.node.limit(pod); err != nil {
+		return err
+	}
+	rec.mu.Lock()
+	rec.mem.resize.due = false
+	rec.mu.Unlock()
 	id, err := rec.node.Runtime.RunPodSandbox(ctx, config, runtimeHandler(pod))
 	rec.made.sandbox = id
 	return err
@@ -215,7 +224,8 @@ func orphanPod(rec *record, seen *observed, now metav1.Time) *pcorev1.Pod {
 }
 
 // cleanUp removes what a pod leaves on the node when nothing of it runs any more.
-func (r *Reconciler) cleanUp(_ context.Context, rec *record, pod *pcorev1.Pod) error {
+func (r *Reconciler) cleanUp(ctx context.Context, rec *record, pod *pcorev1.Pod) error {
+	r.giveBack(ctx, rec)
 	if rec.node.Volumes != nil {
 		if err := rec.node.Volumes.Unmount(rec.uid); err != nil {
 			return fmt.Errorf("removing the pod's volumes: %w", err)

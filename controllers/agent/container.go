@@ -14,7 +14,6 @@ import (
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/podenv"
-	"github.com/pinnace-dev/pinnace/internal/podstate"
 )
 
 // containerInputs is what a container's configuration needs beside its spec.
@@ -24,8 +23,8 @@ type containerInputs struct {
 	env      []podenv.Variable
 	mounts   []*runtimeapi.Mount
 	logs     bool
-	// memory of the node in bytes, for oom_score_adj; 0: unknown.
-	memory int64
+	// capacity of the machine: of its memory for oom_score_adj, and its sizes of huge pages.
+	capacity corev1.ResourceList
 }
 
 // makeContainerConfig says what a container is to be. Its errors are mistakes in the pod, in a sentence for the user.
@@ -48,7 +47,7 @@ func makeContainerConfig(pod *pcorev1.Pod, step startStep, in containerInputs) (
 		StdinOnce:   c.StdinOnce,
 		Tty:         c.TTY,
 		Linux: &runtimeapi.LinuxContainerConfig{
-			Resources:       containerResources(pod, c, in.memory),
+			Resources:       containerResources(pod, c, in.capacity),
 			SecurityContext: security,
 		},
 	}
@@ -64,50 +63,6 @@ func makeContainerConfig(pod *pcorev1.Pod, step startStep, in containerInputs) (
 		}
 	}
 	return config, nil
-}
-
-// Numbers of the CFS scheduler, upstream's (pkg/kubelet/cm/helpers_linux.go).
-const (
-	sharesLeast = 2
-	sharesMost  = 262144
-	quotaPeriod = 100000
-	quotaLeast  = 1000
-)
-
-func containerResources(pod *pcorev1.Pod, c *corev1.Container, memory int64) *runtimeapi.LinuxContainerResources {
-	request, limit := c.Resources.Requests, c.Resources.Limits
-	out := &runtimeapi.LinuxContainerResources{OomScoreAdj: oomScore(pod, c, memory)}
-	cpu, requested := request[corev1.ResourceCPU]
-	if !requested {
-		cpu = limit[corev1.ResourceCPU]
-	}
-	out.CpuShares = min(max(cpu.MilliValue()*1024/1000, sharesLeast), sharesMost)
-	out.CpuPeriod = quotaPeriod
-	if most, ok := limit[corev1.ResourceCPU]; ok && !most.IsZero() {
-		out.CpuQuota = max(most.MilliValue()*quotaPeriod/1000, quotaLeast)
-	}
-	if most, ok := limit[corev1.ResourceMemory]; ok {
-		out.MemoryLimitInBytes = most.Value()
-	}
-	return out
-}
-
-// oomScore says whom the kernel kills first: upstream's pkg/kubelet/qos/policy.go.
-func oomScore(pod *pcorev1.Pod, c *corev1.Container, memory int64) int64 {
-	switch podstate.QOSClass(&pod.Spec.PodSpec) {
-	case corev1.PodQOSGuaranteed:
-		return -997
-	case corev1.PodQOSBestEffort:
-		return 1000
-	}
-	if memory == 0 {
-		return 999
-	}
-	request, ok := c.Resources.Requests[corev1.ResourceMemory]
-	if !ok {
-		request = c.Resources.Limits[corev1.ResourceMemory]
-	}
-	return min(max(1000-1000*request.Value()/memory, 3), 999)
 }
 
 // The paths that a container doesn't see or can't write unless it is privileged or asks for procMount: Unmasked; containerd's

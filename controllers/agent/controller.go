@@ -122,6 +122,10 @@ func (r *Reconciler) run(ctx context.Context, node *nodeState, pod *pcorev1.Pod,
 	if rec.released {
 		return nil // Ours is done; the object waits for others.
 	}
+	pod, err := r.allocate(ctx, rec, pod, wait)
+	if err != nil {
+		return err
+	}
 	seen, p, err := r.converge(ctx, rec, pod)
 	if err != nil {
 		return err

@@ -199,7 +199,7 @@ func (r *Reconciler) containerConfig(ctx context.Context, rec *record, pod *pcor
 	}
 	return makeContainerConfig(pod, step, containerInputs{
 		image: image, imageRef: ref, env: env, mounts: mounts,
-		logs: rec.node.LogDir != "", memory: rec.node.Allocatable.Memory().Value(),
+		logs: rec.node.LogDir != "", capacity: rec.node.Capacity,
 	})
 }
 

@@ -41,6 +41,10 @@ func (r *Reconciler) stop(ctx context.Context, rec *record, pod *pcorev1.Pod, st
 	id := step.container.Id
 	rec.mu.Lock()
 	set(&rec.mem.stopping, id, true)
+	if step.resize {
+		set(&rec.mem.resize.restarting, id, true)
+	}
+	set(&rec.mem.stopReasons, id, step.message)
 	rec.mu.Unlock()
 	r.eventStop(pod, step)
 	work := func(ctx context.Context) {

@@ -29,9 +29,11 @@ type Node struct {
 	Runtime runtime.Service
 	// HostIPs are the node's addresses, the first one first, for status.hostIPs and pods with the host's network.
 	HostIPs []string
-	// Allocatable of the node: its memory is the measure of oom_score_adj, and it stands in for limits that aren't set
-	// in the downward API. Nil: unknown.
+	// Allocatable is what pods may have of the node together. It stands in for limits that aren't set in the downward API. Nil: unknown.
 	Allocatable corev1.ResourceList
+	// Capacity of the machine: its memory is the measure of oom_score_adj, and its sizes of huge pages are held to what pods ask for. Nil:
+	// unknown.
+	Capacity corev1.ResourceList
 
 	// Volumes makes the pods' volumes and files below them. Nil, for a simulated node, makes none and keeps nothing on disk.
 	Volumes *volume.Manager
@@ -52,6 +54,8 @@ type Node struct {
 	Parallel int
 	// ParallelPulls bounds how many images are pulled at once; 0: five.
 	ParallelPulls int
+	// DeathLines is how many last lines of the log are kept with each death of a container; 0: ten, negative: none.
+	DeathLines int
 	// Relist is how often all is looked at as a safety net; 0: 60 s, and 1 s when the runtime has no events.
 	Relist time.Duration
 }
@@ -61,6 +65,7 @@ type nodeState struct {
 	Node
 	slots       chan struct{}
 	puller      *puller
+	ledger      ledger
 	runtimeName string
 
 	mu sync.Mutex

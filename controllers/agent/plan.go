@@ -37,12 +37,20 @@ type memory struct {
 	withoutProbes bool
 	// messages are the termination messages by container ID.
 	messages map[string]string
+	// stopReasons says by container ID why the agent stopped it.
+	stopReasons map[string]string
+	// deaths are the last ends of the containers, with the runtime's bare IDs; deathsRead says that what an earlier agent
+	// noted is among them.
+	deaths     []pcorev1.ContainerDeath
+	deathsRead bool
 	// sandboxFailed is why the last try to make a sandbox failed, and when to try again.
 	sandboxFailed startFailure
 	// endingSince is when the agent began to end the pod; zero while it lives.
 	endingSince time.Time
 	// fail is a reason for the whole pod to fail, such as DeadlineExceeded.
 	fail *podFailure
+	// resize is how far the pod's wish for other resources has come.
+	resize resizeState
 }
 
 // startFailure is why something could not be started.
@@ -77,7 +85,14 @@ func (m *memory) results(c *corev1.Container, id string) probeResults {
 	return r
 }
 
-type podFailure struct{ reason, message string }
+// podFailure is why a whole pod fails.
+type podFailure struct {
+	reason, message string
+	// grace is what its containers get to end; nil: the pod's own.
+	grace *time.Duration
+	// disruption says that the agent ended the pod for the node's sake, which the condition DisruptionTarget tells.
+	disruption bool
+}
 
 // plan is what to do now. Steps of one plan don't depend on each other, except that stops come first.
 type plan struct {
@@ -91,6 +106,8 @@ type plan struct {
 	attempt       uint32
 	// start these containers in this order.
 	start []startStep
+	// resize what runs; nil: all have what is allocated.
+	resize *resizeStep
 	// waiting says by container name why it isn't started now.
 	waiting map[string]startFailure
 	// wake is when to look again without an event; zero: not needed.
@@ -121,6 +138,8 @@ type stopStep struct {
 	container *container
 	grace     time.Duration
 	message   string
+	// resize says that the container is to be started again with other resources, whatever its restart policy.
+	resize bool
 }
 
 // makePlan decides what to do with a pod. It is pure; the idea is the kubelet's computePodActions.
@@ -142,6 +161,7 @@ func makePlan(s situation) plan {
 		return *p
 	}
 	planGarbage(s, p, sandboxID)
+	planResize(s, p, sandboxID)
 	planEphemeral(s, p, sandboxID)
 	initialized, failed := planInit(s, p, sandboxID)
 	if failed {
@@ -262,7 +282,7 @@ func planMain(s situation, p *plan, sandboxID string) bool {
 		case latest.mayRun():
 			alive = true
 			keepRunning(s, p, c, latest)
-		case latest.exited() && !podstate.RestartsAfter(c, spec, latest.ExitCode):
+		case latest.exited() && !podstate.RestartsAfter(c, spec, latest.ExitCode) && !s.mem.resize.restarting[latest.Id]:
 		case latest == nil && doneBefore(s, c):
 		default:
 			alive = true
@@ -325,7 +345,7 @@ func (p *plan) startWhenDue(s situation, c *corev1.Container, kind string, lates
 	}
 	var crash *backoff
 	// The last end counts in whichever sandbox it was: a new sandbox is no reason to spin faster.
-	if ended := s.seen.latest(c.Name); ended.exited() {
+	if ended := s.seen.latest(c.Name); ended.exited() && !s.mem.resize.restarting[ended.Id] {
 		b := s.mem.crash[c.Name]
 		if until := b.until(ended.finished()); until.After(s.now) {
 			p.waiting[c.Name] = startFailure{reason: "CrashLoopBackOff", message: crashMessage(s.pod, c.Name, b), retryAt: until}
@@ -376,5 +396,5 @@ func (p *plan) wakeAt(t time.Time) {
 
 // idle says that there is nothing to apply.
 func (p *plan) idle() bool {
-	return len(p.stop)+len(p.stopSandboxes)+len(p.removeSandboxes)+len(p.removeContainers)+len(p.start) == 0 && !p.createSandbox
+	return len(p.stop)+len(p.stopSandboxes)+len(p.removeSandboxes)+len(p.removeContainers)+len(p.start) == 0 && !p.createSandbox && p.resize == nil
 }

@@ -117,6 +117,9 @@ func planEnd(s situation, p *plan) {
 		since = s.now
 	}
 	grace := gracePeriod(s.pod)
+	if p.fail != nil && p.fail.grace != nil {
+		grace = *p.fail.grace
+	}
 	left := max(since.Add(grace).Sub(s.now), min(grace, graceLeast))
 
 	var sidecars []*container

@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,9 +53,10 @@ func (r *Reconciler) look(rec *record, pod *pcorev1.Pod, seen *observed) {
 				r.beginProbes(rec, pod, seen, spec, c)
 			}
 		case c.exited():
-			rec.readMessage(spec, c)
+			rec.readMessage(pod, spec, c)
 		}
 	}
+	rec.noteDeaths(pod, seen)
 	for id, p := range rec.probes {
 		if !running[id] {
 			p.stop()
@@ -64,17 +66,24 @@ func (r *Reconciler) look(rec *record, pod *pcorev1.Pod, seen *observed) {
 }
 
 // readMessage keeps what an ended container left as its termination message. The lock is held.
-func (r *record) readMessage(c *corev1.Container, ended *container) {
-	if r.node.Volumes == nil {
+func (r *record) readMessage(pod *pcorev1.Pod, c *corev1.Container, ended *container) {
+	if _, known := r.mem.messages[ended.Id]; known {
 		return
 	}
-	if _, known := r.mem.messages[ended.Id]; known {
+	killed := outOfMemory(pod, c, ended)
+	if r.node.Volumes == nil {
+		if killed != "" {
+			set(&r.mem.messages, ended.Id, killed)
+		}
 		return
 	}
 	const most = 4096 // Upstream's bound for a container.
 	text := r.node.Volumes.ReadTail(r.uid, messageFile(c.Name, ended.restartCount()), most)
 	if text == "" && c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError && ended.ExitCode != 0 && ended.LogPath != "" {
 		text = logTail(volume.ReadTail(ended.LogPath, 4*most), 2048, 80)
+	}
+	if killed != "" {
+		text = strings.TrimRight(killed+"\n"+text, "\n")
 	}
 	set(&r.mem.messages, ended.Id, text)
 }

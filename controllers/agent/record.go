@@ -142,6 +142,21 @@ func (r *record) trim(seen *observed) {
 			delete(r.mem.probed, id)
 		}
 	}
+	for id := range r.mem.stopReasons {
+		if !there[id] {
+			delete(r.mem.stopReasons, id)
+		}
+	}
+	for id := range r.mem.resize.actuated {
+		if !there[id] {
+			delete(r.mem.resize.actuated, id)
+		}
+	}
+	for id := range r.mem.resize.restarting {
+		if !there[id] {
+			delete(r.mem.resize.restarting, id)
+		}
+	}
 	for id := range r.mem.messages {
 		if !there[id] {
 			delete(r.mem.messages, id)

@@ -66,7 +66,14 @@ func makeStatus(s situation, p *plan, h host) pcorev1.PodStatus {
 		Phase: out.Phase, Init: out.InitContainerStatuses, Main: out.ContainerStatuses,
 		SandboxReady: sandboxID != "", SandboxMessage: why, Others: old.Conditions,
 	})
-	out.Conditions = podstate.Stamp(conditions, old.Conditions, s.pod.Generation, s.now)
+	out.Deaths = statusDeaths(s, h)
+	if p.fail != nil && p.fail.disruption {
+		conditions = append(conditions, corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: p.fail.message,
+		})
+	}
+	conditions = append(conditions, resizeConditions(s)...)
+	out.Conditions = podstate.Stamp(conditions, withoutResize(old.Conditions, conditions), s.pod.Generation, s.now)
 
 	shown := *s.pod
 	shown.Status = out
@@ -121,10 +128,7 @@ func containerStatuses(s situation, p *plan, h host, list []corev1.Container, ol
 	for i := range list {
 		c := &list[i]
 		status := containerStatus(s, p, h, c, podstate.FindStatus(old, c.Name), kind)
-		if len(c.Resources.Requests)+len(c.Resources.Limits) > 0 {
-			status.Resources = c.Resources.DeepCopy()
-			status.AllocatedResources = c.Resources.Requests
-		}
+		showResources(&status, c, s.seen.latest(c.Name), s.mem)
 		out = append(out, status)
 	}
 	return out

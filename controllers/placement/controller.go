@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -43,6 +44,9 @@ type Reconciler struct {
 	queue *queue
 	// cluster is guarded by mu.
 	cluster *placement.Cluster
+	// promises are room for pods that are being created, by their names; counted is true once the cluster holds every bound pod.
+	promises map[types.NamespacedName]*promise
+	counted  bool
 	// wake tells the loop that something waits. It holds one word at most.
 	wake chan struct{}
 	jobs chan job
@@ -53,7 +57,7 @@ type Reconciler struct {
 func NewReconciler(c client.Client) *Reconciler {
 	return &Reconciler{
 		client: c, now: time.Now,
-		queue: newQueue(), cluster: placement.NewCluster(),
+		queue: newQueue(), cluster: placement.NewCluster(), promises: map[types.NamespacedName]*promise{},
 		wake: make(chan struct{}, 1), jobs: make(chan job, backlog), log: logr.Discard(),
 	}
 }
@@ -99,7 +103,15 @@ func (r *runner) Start(ctx context.Context) error {
 	if !toolscache.WaitForCacheSync(ctx.Done(), seenNodes.HasSynced, seenPods.HasSynced) {
 		return nil
 	}
+	r.setCounted(true)
+	defer r.setCounted(false)
 	return r.Run(ctx)
+}
+
+func (r *Reconciler) setCounted(counted bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counted = counted
 }
 
 // Run places what waits, until ctx ends.

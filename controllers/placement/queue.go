@@ -89,6 +89,19 @@ func priority(h *head) int32 {
 	return *h.pod.Spec.Priority
 }
 
+// before says whether a pod waits for room that comes before this one: it is as important, and older.
+func (q *queue) before(pod *pcorev1.Pod) bool {
+	mine := priority(&head{pod: pod})
+	for _, place := range []map[types.UID]*head{q.active, q.parked} {
+		for _, h := range place {
+			if h.pod.Spec.NodeName == "" && len(h.pod.Spec.SchedulingGates) == 0 && priority(h) >= mine {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (q *queue) park(h *head) { q.parked[h.pod.UID] = h }
 func (q *queue) busy(h *head) { q.inFlight[h.pod.UID] = h }
 

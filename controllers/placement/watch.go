@@ -66,6 +66,7 @@ func (r *Reconciler) setPod(pod *pcorev1.Pod) {
 	case workload.IsTerminal(pod) || (!bound && pod.DeletionTimestamp != nil):
 		r.dismiss(pod)
 	case bound:
+		r.kept(pod)
 		r.cluster.SetPod(requestOf(r.queue.find(pod.UID), pod), pod.Spec.NodeName)
 		if pod.DeletionTimestamp != nil || slices.Contains(pod.Finalizers, NodeFinalizer) {
 			r.queue.drop(pod.UID)
@@ -86,6 +87,7 @@ func (r *Reconciler) removePod(pod *pcorev1.Pod) {
 // dismiss forgets a pod, and lets others have its room. The caller holds mu.
 func (r *Reconciler) dismiss(pod *pcorev1.Pod) {
 	r.queue.drop(pod.UID)
+	r.broken(pod)
 	if r.cluster.RemovePod(pod.UID) {
 		r.rouse()
 	}

@@ -79,7 +79,7 @@ func write(files map[string][]byte, dir, pattern string) error {
 		return fmt.Errorf("listing the output folder: %w", err)
 	}
 	for _, path := range existing {
-		if _, wanted := files[filepath.Base(path)]; wanted {
+		if _, wanted := files[filepath.Base(path)]; wanted || writtenByHand(path) {
 			continue
 		}
 		if err := os.Remove(path); err != nil {
@@ -87,6 +87,15 @@ func write(files map[string][]byte, dir, pattern string) error {
 		}
 	}
 	return nil
+}
+
+// writtenByHand tells a page without a generated part, which is nobody's to remove.
+func writtenByHand(path string) bool {
+	if filepath.Ext(path) != ".md" {
+		return false
+	}
+	text, err := os.ReadFile(path)
+	return err == nil && !bytes.Contains(text, []byte(pageBegin))
 }
 
 // compare names every file that is missing, superfluous or different.
@@ -103,7 +112,7 @@ func compare(files map[string][]byte, dir, pattern string) error {
 		return fmt.Errorf("listing the output folder: %w", err)
 	}
 	for _, path := range existing {
-		if _, wanted := files[filepath.Base(path)]; !wanted {
+		if _, wanted := files[filepath.Base(path)]; !wanted && !writtenByHand(path) {
 			stale = append(stale, filepath.Base(path))
 		}
 	}

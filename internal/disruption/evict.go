@@ -28,13 +28,13 @@ const maxPending = 2000
 type Answer int
 
 const (
-	// Yes: the pod may go.
+	// Yes means that the pod may go.
 	Yes Answer = iota
-	// NotNow: the budget has no disruption left, or its controller is behind: HTTP 429, try again later.
+	// NotNow means that the budget has no disruption left, or its controller is behind: HTTP 429, try again later.
 	NotNow
-	// Never: the budget's status is out of order: HTTP 403.
+	// Never means that the budget's status is out of order: HTTP 403.
 	Never
-	// Ambiguous: several budgets select the pod, which evictions don't support: HTTP 500, as upstream.
+	// Ambiguous means that several budgets select the pod, which evictions don't support: HTTP 500, as upstream.
 	Ambiguous
 )
 

@@ -21,7 +21,7 @@ import (
 )
 
 // Writers is the most writes that one owner's batch has under way at a time.
-const Writers = 16
+const Writers = 32
 
 // PodSet creates and deletes the pods of owners, and remembers what it did until the cache shows it. It serves every
 // controller that owns equal pods. All methods may be called concurrently, for one owner by one caller at a time.
@@ -34,11 +34,13 @@ type PodSet struct {
 	mu sync.Mutex
 	// foreign are the names that were found to be held by somebody else's pods.
 	foreign map[types.UID]map[string]bool
+	// accepted are the owners whose last creations all succeeded.
+	accepted map[types.UID]bool
 }
 
 // NewPodSet makes a PodSet. live reads past the cache.
 func NewPodSet(c client.Client, live client.Reader) *PodSet {
-	return &PodSet{client: c, live: live, Own: NewOverlay(CopyPod), foreign: map[types.UID]map[string]bool{}}
+	return &PodSet{client: c, live: live, Own: NewOverlay(CopyPod), foreign: map[types.UID]map[string]bool{}, accepted: map[types.UID]bool{}}
 }
 
 // CopyPod copies a pod's top level and its metadata, and shares the rest: enough to change metadata.
@@ -77,10 +79,11 @@ func (s *PodSet) Forget(owner types.UID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.foreign, owner)
+	delete(s.accepted, owner)
 }
 
 // Create makes the pods of those names from the template. Batches grow from one to Writers and stop after the first
-// failure, so that a quota that refuses all is asked once rather than a thousand times. It returns the number of
+// failure, so that a quota that refuses all is asked once rather than a thousand times; an owner whose last pods were all accepted goes on at full width. It returns the number of
 // pods that are there now, and the failures without repetition. Fewer pods than names without a failure means that some
 // names turned out to be held by others: plan again, with Foreign. A namespace that is being deleted is no failure.
 func (s *PodSet) Create(ctx context.Context, owner client.Object, gvk schema.GroupVersionKind, template *pcorev1.PodTemplateSpec, names []string) (int, error) {
@@ -94,7 +97,7 @@ func (s *PodSet) CreateEach(ctx context.Context, owner client.Object, gvk schema
 ) (int, error) {
 	ref := *metav1.NewControllerRef(owner, gvk)
 	done := 0
-	for batch := 1; len(names) > 0; batch = min(2*batch, Writers) {
+	for batch := s.firstBatch(owner.GetUID()); len(names) > 0; batch = min(2*batch, Writers) {
 		n := min(batch, len(names))
 		if batch == Writers {
 			n = len(names) // the slow start is over; the writers share out the rest
@@ -103,12 +106,33 @@ func (s *PodSet) CreateEach(ctx context.Context, owner client.Object, gvk schema
 			return s.createOne(ctx, owner, ref, template(name), name)
 		})
 		done += made
+		s.accept(owner.GetUID(), err == nil)
 		if err != nil {
 			return done, err
 		}
 		names = names[n:]
 	}
 	return done, nil
+}
+
+// firstBatch is one for an owner whose pods may be refused, and all at once for one whose last pods were not.
+func (s *PodSet) firstBatch(owner types.UID) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.accepted[owner] {
+		return Writers
+	}
+	return 1
+}
+
+func (s *PodSet) accept(owner types.UID, accepted bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if accepted {
+		s.accepted[owner] = true
+	} else {
+		delete(s.accepted, owner)
+	}
 }
 
 func (s *PodSet) createOne(ctx context.Context, owner client.Object, ref metav1.OwnerReference, template *pcorev1.PodTemplateSpec, name string) (bool, error) {

@@ -35,6 +35,8 @@ type Runtime interface {
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
 	// RemoveContainer removes a container that has stopped, and its log. Idempotent.
 	RemoveContainer(ctx context.Context, id string) error
+	// UpdateContainerResources changes the limits of a container that runs; what is zero is left as it is.
+	UpdateContainerResources(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error
 	ContainerStatus(ctx context.Context, id string) (*runtimeapi.ContainerStatus, error)
 	ListContainers(ctx context.Context, filter *runtimeapi.ContainerFilter) ([]*runtimeapi.Container, error)
 	// ExecSync runs a command in a container and waits for it, for at most the timeout (0: without bound).

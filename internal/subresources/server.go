@@ -51,7 +51,7 @@ type Gate interface {
 type Options struct {
 	// Objects reads pods, nodes and budgets, from a cache; Live reads them from the API server.
 	Objects, Live client.Reader
-	// Client evicts.
+	// Client evicts, and adds ephemeral containers.
 	Client client.Client
 	// Gate lets in who may.
 	Gate Gate
@@ -113,6 +113,10 @@ var stream = map[string]string{http.MethodGet: "create", http.MethodPost: "creat
 
 var subresources = []subresource{
 	{name: "attach", kind: "PodAttachOptions", verbs: stream, serve: (*Server).serveAttach},
+	{
+		name: "ephemeralcontainers", kind: "Pod", group: pcorev1.GroupVersion.Group, version: pcorev1.GroupVersion.Version,
+		verbs: map[string]string{http.MethodGet: "get", http.MethodPut: "update", http.MethodPatch: "patch"}, serve: (*Server).serveEphemeralContainers,
+	},
 	{
 		name: "eviction", kind: "Eviction", group: "policy", version: "v1",
 		verbs: map[string]string{http.MethodPost: "create"}, serve: (*Server).serveEviction,

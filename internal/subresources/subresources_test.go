@@ -78,6 +78,10 @@ func TestEveryPathIsGuarded(t *testing.T) {
 		"GET " + pod + "portforward":  "create pods/portforward.core.pinnace.dev d/p",
 		"POST " + pod + "portforward": "create pods/portforward.core.pinnace.dev d/p",
 		"POST " + pod + "eviction":    "create pods/eviction.core.pinnace.dev d/p",
+
+		"GET " + pod + "ephemeralcontainers":   "get pods/ephemeralcontainers.core.pinnace.dev d/p",
+		"PUT " + pod + "ephemeralcontainers":   "update pods/ephemeralcontainers.core.pinnace.dev d/p",
+		"PATCH " + pod + "ephemeralcontainers": "patch pods/ephemeralcontainers.core.pinnace.dev d/p",
 	} {
 		t.Run(path, func(t *testing.T) {
 			method, target, _ := strings.Cut(path, " ")
@@ -278,4 +282,50 @@ func TestEviction(t *testing.T) {
 			t.Errorf("got %d: %s", code, status.Message)
 		}
 	})
+}
+
+func TestEphemeralContainers(t *testing.T) {
+	key := client.ObjectKey{Namespace: "d", Name: "p"}
+	send := func(handler http.Handler, method, contentType, body string) (int, string) {
+		t.Helper()
+		request := httptest.NewRequestWithContext(t.Context(), method, base+"/namespaces/d/pods/p/ephemeralcontainers", strings.NewReader(body))
+		request.Header.Set("Content-Type", contentType)
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, request)
+		return answer.Code, answer.Body.String()
+	}
+	c, handler := evictionWorld(t, 0, interceptor.Funcs{})
+	names := func() (out []string) {
+		t.Helper()
+		pod := &pcorev1.Pod{}
+		if err := c.Get(t.Context(), key, pod); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range pod.Spec.EphemeralContainers {
+			out = append(out, e.Name)
+		}
+		return out
+	}
+	const strategic, merge, jsonPatch = "application/strategic-merge-patch+json", "application/merge-patch+json", "application/json-patch+json"
+	for _, step := range []struct {
+		name, method, contentType, body string
+		code                            int
+		want                            []string
+	}{
+		{"the first", http.MethodPatch, strategic, `{"spec":{"ephemeralContainers":[{"name":"a","image":"x"}]}}`, 200, []string{"a"}},
+		{"as kubectl debug, by name", http.MethodPatch, strategic, `{"spec":{"$setElementOrder/ephemeralContainers":[{"name":"a"},{"name":"b"}],"ephemeralContainers":[{"name":"b","image":"x"}]}}`, 200, []string{"a", "b"}},
+		{"a JSON patch", http.MethodPatch, jsonPatch, `[{"op":"add","path":"/spec/ephemeralContainers/-","value":{"name":"c","image":"x"}}]`, 200, []string{"a", "b", "c"}},
+		{"without the others", http.MethodPatch, merge, `{"spec":{"ephemeralContainers":[{"name":"d","image":"x"}]}}`, 400, []string{"a", "b", "c"}},
+		{"another image", http.MethodPatch, strategic, `{"spec":{"ephemeralContainers":[{"name":"a","image":"y"}]}}`, 400, []string{"a", "b", "c"}},
+		{"another sort of patch", http.MethodPatch, "application/apply-patch+yaml", `{}`, 415, []string{"a", "b", "c"}},
+		{"an old version", http.MethodPut, "application/json", `{"metadata":{"resourceVersion":"1"},"spec":{"ephemeralContainers":[]}}`, 409, []string{"a", "b", "c"}},
+		{"nonsense", http.MethodPut, "application/json", `[`, 400, []string{"a", "b", "c"}},
+		{"the whole pod", http.MethodPut, "application/json", `{"spec":{"ephemeralContainers":[{"name":"a","image":"x"},{"name":"b","image":"x"},{"name":"c","image":"x"},{"name":"e","image":"x"}]}}`, 200, []string{"a", "b", "c", "e"}},
+		{"a look", http.MethodGet, "", ``, 200, []string{"a", "b", "c", "e"}},
+	} {
+		code, body := send(handler, step.method, step.contentType, step.body)
+		if diff := cmp.Diff(step.want, names()); code != step.code || diff != "" {
+			t.Errorf("%s: got %d: %s; difference: %s", step.name, code, body, diff)
+		}
+	}
 }

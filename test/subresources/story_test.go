@@ -21,6 +21,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/remotecommand"
 	clientexec "k8s.io/client-go/util/exec"
@@ -48,6 +49,7 @@ func TestStreams(t *testing.T) {
 			t.Run("who may not", func(t *testing.T) { w.testForbidden(t, protocol) })
 		})
 	}
+	t.Run("ephemeral containers", w.testEphemeral)
 	t.Run("eviction", w.testEviction)
 	t.Run("strangers", w.testStrangers)
 	t.Run("discovery", w.testDiscovery)
@@ -348,6 +350,19 @@ func (w *world) testPortForward(t *testing.T, protocol string) {
 	}
 }
 
+// testEphemeral adds a container to a pod that runs, as kubectl debug does.
+func (w *world) testEphemeral(t *testing.T) {
+	patch := `{"spec":{"ephemeralContainers":[{"name":"debug","image":"pinnace.dev/testprog:v1","args":["count","3"]}]}}`
+	request := w.admin.plain.Patch(types.StrategicMergePatchType).Namespace("default").Resource("pods").Name("counter").SubResource("ephemeralcontainers")
+	if err := request.Body([]byte(patch)).Do(t.Context()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	w.await(t, "counter", `jsonpath={.status.ephemeralContainerStatuses[0].state.running.startedAt}`, regexp.MustCompile(`.`))
+	if got, err := w.admin.log(t.Context(), "counter", "debug"); err != nil || got != "line 1\nline 2\nline 3\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func (w *world) testEviction(t *testing.T) {
 	evict := func(pod string) error {
 		body := fmt.Sprintf(`{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":%q}}`, pod)
@@ -462,7 +477,7 @@ func (w *world) agentURL(t *testing.T) string {
 // get asks a server directly, with one of the certificates of the data folder.
 func (w *world) get(t *testing.T, url, certificate string, header http.Header) (int, string) {
 	t.Helper()
-	//nolint:gosec // It is the server that is tested.
+	// It is the server that is tested.
 	config := &tls.Config{InsecureSkipVerify: true}
 	if certificate != "" {
 		pki := filepath.Join(w.DataDir, "pki", certificate)

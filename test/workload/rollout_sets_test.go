@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
@@ -190,4 +191,26 @@ func TestDaemonSetOnConfig(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestDeadlineBeyondMinReady: a deadline that no rollout can keep is refused, in one sentence.
+func TestDeadlineBeyondMinReady(t *testing.T) {
+	w := newWorld(t, options{})
+	s := &pappsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db", Namespace: w.namespace}}
+	s.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}
+	s.Spec.Template = template(s.Spec.Selector.MatchLabels, "image:1")
+	s.Spec.MinReadySeconds = 10
+	setOnFailure(10)(s)
+	err := w.Create(w.ctx, s)
+	if err == nil || !strings.Contains(err.Error(), "with onFailure, progressDeadlineSeconds (600 when absent) must be greater than minReadySeconds.") {
+		t.Errorf("%v", err)
+	}
+	s.Spec.OnFailure = ""
+	w.must(w.Create(w.ctx, s))
+	d := &pappsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "net", Namespace: w.namespace}}
+	d.Spec.Selector, d.Spec.Template, d.Spec.MinReadySeconds = s.Spec.Selector, s.Spec.Template, 600
+	d.Spec.OnFailure = pappsv1.FailureRollback
+	if err := w.Create(w.ctx, d); err == nil || !strings.Contains(err.Error(), "must be greater than minReadySeconds.") {
+		t.Errorf("%v", err)
+	}
 }

@@ -56,6 +56,12 @@ type PodStatus struct {
 	// columns is an extension: what kubectl's columns show and a JSONPath can't compute.
 	// +optional
 	Columns Columns `json:"columns,omitempty"`
+
+	// deaths is an extension: how the containers ended last, the newest first, at most three of each container. They stay
+	// when the containers are gone from the node.
+	// +optional
+	// +listType=atomic
+	Deaths []ContainerDeath `json:"deaths,omitempty"`
 }
 
 // +kubebuilder:object:root=true

@@ -8,8 +8,9 @@
 //
 // One look goes like this:
 //
+//	which template?  ─► the spec's, with its config pinned; or what a failed rollout went back to   (plan_target.go)
 //	paused or scaled ─► size the ReplicaSets in proportion        (scale.go)
-//	rollback asked   ─► take an old template over                 (rollback.go)
+//	rollback asked   ─► take an old template over
 //	RollingUpdate    ─► new up within maxSurge, old down within maxUnavailable   (rolling.go)
 //	Recreate         ─► old to zero, wait for the pods' end, new up              (recreate.go)
 //

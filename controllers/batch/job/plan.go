@@ -158,8 +158,8 @@ func (s *scope) valid(pod *pcorev1.Pod) bool {
 	return true
 }
 
-// count adds up the pods.
-func (s *scope) count() *tally {
+// count adds up the pods. failing says that the Job has failed: a pod that is ended for it counts, but its index isn't lost. Upstream's rule.
+func (s *scope) count(failing bool) *tally {
 	t := &tally{}
 	status := &s.job.Status
 	uncounted := uncountedOf(status)
@@ -193,7 +193,7 @@ func (s *scope) count() *tally {
 	}
 	switch {
 	case indexed(s.job):
-		s.countIndexes(t)
+		s.countIndexes(t, failing)
 	case perNode(s.job):
 		s.countNodes(t)
 	}
@@ -201,7 +201,7 @@ func (s *scope) count() *tally {
 }
 
 // countIndexes finds the indexes that are done, and those that failed.
-func (s *scope) countIndexes(t *tally) {
+func (s *scope) countIndexes(t *tally, failing bool) {
 	below, _ := s.completions()
 	t.done = jobstate.ParseIndexes(s.job.Status.CompletedIndexes, below).Union(indexesOf(t.succeededPods))
 	t.succeeded = t.done.Len()
@@ -213,7 +213,7 @@ func (s *scope) countIndexes(t *tally) {
 	}
 	var failed []int
 	for _, pod := range t.failedPods {
-		if s.indexFails(pod) {
+		if s.indexFails(pod) && (!failing || pod.DeletionTimestamp == nil) {
 			failed = append(failed, jobstate.Index(pod))
 		}
 	}
@@ -302,7 +302,7 @@ func isFinished(status *pbatchv1.JobStatus) bool {
 
 // makePlan decides. A Job that is being deleted makes and deletes no pods: garbage collection does the latter.
 func makePlan(s *scope) decision {
-	t := s.count()
+	t := s.count(find(&s.job.Status, batchv1.JobFailureTarget) != nil)
 	d := decision{backoff: s.backoff.Next(t.succeededPods, t.failedPods)}
 	d.end = s.findEnd(t, &d)
 	switch {

@@ -30,7 +30,7 @@ type account struct {
 // takeAccount counts the pods that ended, and writes the end of the Job into the status when all is counted. s.pods are as they are after
 // the decision was carried out.
 func takeAccount(s *scope, d *decision) account {
-	b := &books{scope: s, decision: d, tally: s.count(), uncounted: uncountedOf(&s.job.Status)}
+	b := &books{scope: s, decision: d, tally: s.count(d.end.failed()), uncounted: uncountedOf(&s.job.Status)}
 	b.status = *s.job.Status.DeepCopy()
 	if b.status.UncountedTerminatedPods == nil {
 		b.status.UncountedTerminatedPods = &batchv1.UncountedTerminatedPods{}

@@ -313,6 +313,20 @@ func TestAccount(t *testing.T) {
 	}
 }
 
+// TestFailedIndexes: an index is lost with the pods that failed, not with those that are ended because the Job has failed.
+func TestFailedIndexes(t *testing.T) {
+	s := aJob(3, 3).perIndex(0).with("0 failed").with("1 running deleted").with("2 running").scope
+	for _, test := range []struct {
+		end  *ending
+		want string
+	}{{nil, "0,1"}, {failure(batchv1.JobReasonMaxFailedIndexesExceeded, ""), "0"}} {
+		a := takeAccount(s, &decision{end: test.end})
+		if got := *a.status.FailedIndexes; got != test.want {
+			t.Errorf("with the end %+v: %q, want %q", test.end, got, test.want)
+		}
+	}
+}
+
 // TestUncountedIsBounded: however many pods end at a time, the status names no more than it has room for.
 func TestUncountedIsBounded(t *testing.T) {
 	s := aJob(2000, 2000)

@@ -125,7 +125,7 @@ func (r *reader) drain(ctx context.Context, last bool) error {
 func (r *reader) write(raw []byte) error {
 	l, err := parseLine(raw)
 	if err != nil || l.at.Before(r.Since) {
-		return nil //nolint:nilerror // A line that makes no sense is left out.
+		return nil // A line that makes no sense is left out.
 	}
 	to, stream := r.Stdout, 0
 	if l.stderr {
@@ -165,7 +165,8 @@ func (r *reader) follow(ctx context.Context) error {
 		if watcher.Add(filepath.Dir(r.path)) == nil {
 			changes = watcher.Events
 			go func() {
-				for range watcher.Errors { //nolint:revive // An overflow only means that the next look comes by the clock.
+				for range watcher.Errors {
+					// An overflow only means that the next look comes by the clock.
 				}
 			}()
 		}

@@ -38,6 +38,12 @@ func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 	return err
 }
 
+// UpdateContainerResources implements runtime.Runtime.
+func (c *Client) UpdateContainerResources(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error {
+	_, err := c.runtime.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: resources})
+	return err
+}
+
 // ContainerStatus implements runtime.Runtime.
 func (c *Client) ContainerStatus(ctx context.Context, id string) (*runtimeapi.ContainerStatus, error) {
 	response, err := c.runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})

@@ -63,7 +63,7 @@ func (r *Runtime) CreateContainer(_ context.Context, sandboxID string, config *r
 	c := &container{
 		id: r.id("c"), sandboxID: sandboxID, meta: config.GetMetadata(), image: image,
 		labels: config.GetLabels(), notes: config.GetAnnotations(), created: r.options.Now().UnixNano(),
-		state: runtimeapi.ContainerState_CONTAINER_CREATED,
+		state: runtimeapi.ContainerState_CONTAINER_CREATED, resources: config.GetLinux().GetResources(),
 	}
 	c.after, c.endCode, c.ends = r.options.Behaviour(config, sandbox)
 	r.containers[c.id] = c
@@ -138,6 +138,40 @@ func (r *Runtime) RemoveContainer(_ context.Context, id string) error {
 	return nil
 }
 
+// UpdateContainerResources takes over what isn't zero.
+func (r *Runtime) UpdateContainerResources(_ context.Context, id string, resources *runtimeapi.LinuxContainerResources) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counts["UpdateContainerResources"]++
+	c := r.containers[id]
+	if c == nil {
+		return status.Errorf(codes.NotFound, "container %s not found", id)
+	}
+	if c.state != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return status.Errorf(codes.FailedPrecondition, "container %s is not running", id)
+	}
+	if fault := r.images[c.image]; fault.updateError != "" {
+		return status.Error(codes.Unknown, fault.updateError)
+	}
+	merged := &runtimeapi.LinuxContainerResources{}
+	if c.resources != nil {
+		merged.CpuPeriod, merged.CpuQuota, merged.CpuShares = c.resources.CpuPeriod, c.resources.CpuQuota, c.resources.CpuShares
+		merged.MemoryLimitInBytes, merged.OomScoreAdj = c.resources.MemoryLimitInBytes, c.resources.OomScoreAdj
+	}
+	change := func(to *int64, from int64) {
+		if from != 0 {
+			*to = from
+		}
+	}
+	change(&merged.CpuPeriod, resources.GetCpuPeriod())
+	change(&merged.CpuQuota, resources.GetCpuQuota())
+	change(&merged.CpuShares, resources.GetCpuShares())
+	change(&merged.MemoryLimitInBytes, resources.GetMemoryLimitInBytes())
+	change(&merged.OomScoreAdj, resources.GetOomScoreAdj())
+	c.resources = merged
+	return nil
+}
+
 // ContainerStatus returns one container.
 func (r *Runtime) ContainerStatus(_ context.Context, id string) (*runtimeapi.ContainerStatus, error) {
 	r.mu.Lock()
@@ -150,6 +184,7 @@ func (r *Runtime) ContainerStatus(_ context.Context, id string) (*runtimeapi.Con
 		Id: c.id, Metadata: c.meta, State: c.state, CreatedAt: c.created, StartedAt: c.started, FinishedAt: c.stopped, ExitCode: c.exitCode,
 		Image: &runtimeapi.ImageSpec{Image: c.image}, ImageRef: imageID(c.image), ImageId: imageID(c.image),
 		Reason: c.reason, Message: c.message, Labels: c.labels, Annotations: c.notes,
+		Resources: &runtimeapi.ContainerResources{Linux: c.resources},
 	}, nil
 }
 

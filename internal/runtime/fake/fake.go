@@ -97,6 +97,7 @@ type container struct {
 	after                     time.Duration
 	endCode                   int32
 	ends                      bool
+	resources                 *runtimeapi.LinuxContainerResources
 	timer                     *time.Timer
 }
 

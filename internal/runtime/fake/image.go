@@ -16,6 +16,7 @@ import (
 type imageFault struct {
 	absent                             bool
 	pullError, createError, startError string
+	updateError                        string
 }
 
 // Fault is what goes wrong with an image; the zero value: nothing.
@@ -24,13 +25,15 @@ type Fault struct {
 	Absent bool
 	// PullError, CreateError and StartError are what the three calls answer.
 	PullError, CreateError, StartError string
+	// UpdateError is what an update of the resources of its containers answers.
+	UpdateError string
 }
 
 // SetFault says what goes wrong with an image from now on.
 func (r *Runtime) SetFault(image string, f Fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.images[image] = imageFault{absent: f.Absent, pullError: f.PullError, createError: f.CreateError, startError: f.StartError}
+	r.images[image] = imageFault{absent: f.Absent, pullError: f.PullError, createError: f.CreateError, startError: f.StartError, updateError: f.UpdateError}
 }
 
 // ImageStatus finds any image that isn't made absent.

@@ -5,9 +5,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -17,18 +19,23 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // runKubelets stands for the kubelets of all native nodes, in one process. It does the least that a kubelet could do: one
 // status write for a pod that starts, in the cheapest way that there is (protobuf, PUT with the known resource version), one
-// deletion for a pod that ends, and a lease every ten seconds for each node. A real kubelet writes more.
+// deletion for a pod that ends, and a lease every ten seconds for each node.
+//
+// With "full" it writes what a kubelet writes for such a pod: a status while the containers are made and one when they run, both as
+// patches, the events Pulled, Created and Started, and at the end the event Killing and a last status.
 func runKubelets(args []string) error {
-	if len(args) != 1 {
+	if len(args) < 1 {
 		return errors.New("kubelets needs a kubeconfig")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -43,7 +50,7 @@ func runKubelets(args []string) error {
 	if err != nil {
 		return err
 	}
-	k := &kubelets{client: c, queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]())}
+	k := &kubelets{client: c, full: slices.Contains(args[1:], "full"), queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[string]())}
 	factory := informers.NewSharedInformerFactoryWithOptions(c, 0, informers.WithTransform(slim))
 	informer := factory.Core().V1().Pods().Informer()
 	k.pods = informer.GetStore()
@@ -74,6 +81,7 @@ func slim(object any) (any, error) {
 
 type kubelets struct {
 	client kubernetes.Interface
+	full   bool
 	pods   cache.Store
 	queue  workqueue.TypedRateLimitingInterface[string]
 	ips    atomic.Uint32
@@ -102,6 +110,11 @@ func (k *kubelets) look(ctx context.Context, key string) error {
 	}
 	pods := k.client.CoreV1().Pods(pod.Namespace)
 	if pod.DeletionTimestamp != nil {
+		if k.full {
+			if err := k.tellEnd(ctx, pod); err != nil && !apierrors.IsNotFound(err) {
+				return err
+			}
+		}
 		now := int64(0)
 		err := pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &pod.UID}})
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
@@ -112,12 +125,75 @@ func (k *kubelets) look(ctx context.Context, key string) error {
 	if pod.Status.Phase != corev1.PodPending {
 		return nil
 	}
+	if k.full {
+		return k.tellStart(ctx, pod)
+	}
 	started := *pod
 	started.Status = k.running(pod)
 	_, err = pods.UpdateStatus(ctx, &started, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // the watch brings what is new
 	}
+	return err
+}
+
+// tellStart writes what a kubelet writes while a pod starts.
+func (k *kubelets) tellStart(ctx context.Context, pod *corev1.Pod) error {
+	running := k.running(pod)
+	making := *running.DeepCopy()
+	making.Phase, making.PodIP, making.PodIPs = corev1.PodPending, "", nil
+	for i := range making.Conditions {
+		if making.Conditions[i].Type != corev1.PodInitialized && making.Conditions[i].Type != corev1.PodScheduled {
+			making.Conditions[i].Status, making.Conditions[i].Reason = corev1.ConditionFalse, "ContainersNotReady"
+		}
+	}
+	for i := range making.ContainerStatuses {
+		c := &making.ContainerStatuses[i]
+		c.Ready, c.Started, c.ContainerID, c.ImageID = false, nil, "", ""
+		c.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}}
+	}
+	if err := k.patch(ctx, pod, making); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	for _, reason := range []string{"Pulled", "Created", "Started"} {
+		if err := k.event(ctx, pod, reason); err != nil {
+			return err
+		}
+	}
+	return client.IgnoreNotFound(k.patch(ctx, pod, running))
+}
+
+// tellEnd writes what a kubelet writes before a pod goes.
+func (k *kubelets) tellEnd(ctx context.Context, pod *corev1.Pod) error {
+	if err := k.event(ctx, pod, "Killing"); err != nil {
+		return err
+	}
+	ended := *pod.Status.DeepCopy()
+	for i := range ended.ContainerStatuses {
+		c := &ended.ContainerStatuses[i]
+		c.Ready = false
+		c.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", FinishedAt: metav1.Now(), ContainerID: c.ContainerID}}
+	}
+	return k.patch(ctx, pod, ended)
+}
+
+func (k *kubelets) patch(ctx context.Context, pod *corev1.Pod, status corev1.PodStatus) error {
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": status})
+	if err != nil {
+		return err
+	}
+	_, err = k.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+	return err
+}
+
+func (k *kubelets) event(ctx context.Context, pod *corev1.Pod, reason string) error {
+	now := metav1.Now()
+	_, err := k.client.CoreV1().Events(pod.Namespace).Create(ctx, &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{GenerateName: pod.Name + "."},
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
+		Reason:         reason, Message: reason + " container " + pod.Spec.Containers[0].Name, Type: corev1.EventTypeNormal, Count: 1,
+		Source: corev1.EventSource{Component: "kubelet", Host: pod.Spec.NodeName}, FirstTimestamp: now, LastTimestamp: now,
+	}, metav1.CreateOptions{})
 	return err
 }
 

@@ -37,18 +37,21 @@ const (
 	// scheduler, 20 of the controllers).
 	upstream         = "upstream"
 	upstreamDefaults = "upstream-defaults"
-	// upstreamKwok has kwok in place of our own stand-in for the kubelet.
+	// upstream has the least that could stand for kubelets: one status write a pod. upstreamKubelet has what writes as much as a kubelet does.
+	upstreamKubelet = "upstream-kubelet"
+	// upstreamKwok has kwok.
 	upstreamKwok = "upstream-kwok"
 )
 
-var defaultSides = []string{pinnace, upstream}
+var defaultSides = []string{pinnace, upstream, upstreamKubelet, upstreamKwok}
 
 // starts has what each side starts on its API server.
 var starts = map[string]func(*side) error{
 	pinnace:          (*side).startPinnace,
-	upstream:         func(s *side) error { return s.startUpstream(true, false) },
-	upstreamDefaults: func(s *side) error { return s.startUpstream(false, false) },
-	upstreamKwok:     func(s *side) error { return s.startUpstream(true, true) },
+	upstream:         func(d *side) error { return d.startUpstream(true, d.startKubelets) },
+	upstreamDefaults: func(d *side) error { return d.startUpstream(false, d.startKubelets) },
+	upstreamKubelet:  func(d *side) error { return d.startUpstream(true, d.startFullKubelets) },
+	upstreamKwok:     func(d *side) error { return d.startUpstream(true, d.startKwok) },
 }
 
 func allSides() []string { return slices.Sorted(maps.Keys(starts)) }
@@ -158,7 +161,7 @@ var workloadControllers = []string{
 }
 
 // startUpstream runs kube-controller-manager, kube-scheduler and something in place of kubelets.
-func (d *side) startUpstream(unlimited, withKwok bool) error {
+func (d *side) startUpstream(unlimited bool, startNodes func() error) error {
 	if err := d.startControllerManager(append(slices.Clone(controlplane.GenericControllers), workloadControllers...), unlimited); err != nil {
 		return err
 	}
@@ -176,19 +179,31 @@ func (d *side) startUpstream(unlimited, withKwok bool) error {
 	if err := d.makeNativeNodes(); err != nil {
 		return err
 	}
-	if withKwok {
-		stages := filepath.Join(d.dir, "kwok.yaml")
-		if err := os.WriteFile(stages, kwokStages, 0o644); err != nil {
-			return err
-		}
-		return d.start("kwok", filepath.Join(d.assets, "kwok"), []string{"HOME=" + d.dir}, "--config="+stages, "--kubeconfig="+d.plane.KubeconfigPath(), "--manage-all-nodes=true",
-			"--node-lease-duration-seconds=40", "--cidr="+podCIDR)
+	return startNodes()
+}
+
+func (d *side) startKwok() error {
+	stages := filepath.Join(d.dir, "kwok.yaml")
+	if err := os.WriteFile(stages, kwokStages, 0o644); err != nil {
+		return err
 	}
+	return d.start("kwok", filepath.Join(d.assets, "kwok"), []string{"HOME=" + d.dir}, "--config="+stages, "--kubeconfig="+d.plane.KubeconfigPath(),
+		"--manage-all-nodes=true", "--node-lease-duration-seconds=40", "--cidr="+podCIDR)
+}
+
+func (d *side) startKubelets() error { return d.startSelf("kubelets", d.plane.KubeconfigPath()) }
+
+func (d *side) startFullKubelets() error {
+	return d.startSelf("kubelets", d.plane.KubeconfigPath(), "full")
+}
+
+// startSelf runs this program in another role.
+func (d *side) startSelf(role string, args ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	return d.start("kubelets", self, nil, "kubelets", d.plane.KubeconfigPath())
+	return d.start(role, self, nil, append([]string{role}, args...)...)
 }
 
 func (d *side) startControllerManager(controllers []string, unlimited bool) error {

@@ -151,6 +151,7 @@ var daemonSetScenarios = []scenario{
 		s.wait("daemonset/agent", onNodes(4))
 	}},
 	{"daemonset/rolling update waits for a slow pod", func(s *script) {
+		s.anyNode = true
 		s.daemons(3)
 		s.always("one at a time", atLeast(2, healthy))
 		s.setImage("daemonset/agent", "slow:2")
@@ -167,6 +168,7 @@ var daemonSetScenarios = []scenario{
 		s.waitPods(3)
 	}},
 	{"daemonset/rolling update with surge waits for a slow pod", func(s *script) {
+		s.anyNode = true
 		s.daemons(2, daemonStrategy("1", "0"))
 		s.always("never without a pod", atLeast(2, healthy))
 		s.later() // of two pods on a node, the older one is counted

@@ -43,6 +43,8 @@ type script struct {
 	own []string
 	// pool is the label of the nodes that the script's pods go to.
 	pool string
+	// anyNode says that a DaemonSet's pods may be at different stages on different nodes: which goes first is by chance.
+	anyNode bool
 	// step is what the script does now, for a failure's report.
 	step string
 }

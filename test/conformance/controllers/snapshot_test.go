@@ -20,7 +20,7 @@ import (
 var normalisations = []struct{ what, reason string }{
 	{"names of pods, ReplicaSets, ControllerRevisions and of a CronJob's Jobs; hashes and UIDs in labels, selectors and statuses", "made anew for each object; each is compared by the role that it plays, such as \"the hash of deployment/web, revision 2\"."},
 	{"times, resource versions, generations, messages", "made anew; whether the status is of the present generation is compared."},
-	{"the node of a pod, except a DaemonSet's", "any of equal nodes will do."},
+	{"the node of a pod, except a DaemonSet's that isn't in the middle of a rollout", "any of equal nodes will do, and any may be first."},
 	{"the conditions Ready, Reconciling and Stalled of workloads, and all of a CronJob; status.selector, columns, lastCompleteRevision, rollback and claims; annotations of ours", "extensions (see above); none of them may change what is compared."},
 	{"zeroes and empty lists in a status", "upstream's serialiser leaves most of them out."},
 	{"what the schema oracle compares: the defaults of a spec, and the labels by which a Job finds its pods", "that oracle's matter; the specs that controllers write are compared where a controller decides them."},
@@ -270,7 +270,9 @@ func (s *script) podPicture(pod *corev1.Pod) map[string]any {
 	case slices.Contains(s.own, pod.Name), owner != nil && owner.Kind == "StatefulSet":
 		out["name"] = pod.Name
 	case owner != nil && owner.Kind == "DaemonSet":
-		out["node"] = s.role(nodeOf(pod))
+		if out["node"] = s.role(nodeOf(pod)); s.anyNode {
+			out["node"] = "any"
+		}
 		out["tolerations"] = tolerations(pod)
 	}
 	var env []string
