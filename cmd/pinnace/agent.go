@@ -40,8 +40,20 @@ on while it is stopped, and it takes them over when it starts again.`,
 	flags.StringVar(&o.Server.CertFile, "tls-cert-file", "", "`file` with the server's certificate; unless given the agent makes one and tells its key in the Node")
 	flags.StringVar(&o.Server.KeyFile, "tls-private-key-file", "", "`file` with the certificate's key")
 	flags.StringVar(&o.Server.ClientCAFile, "client-ca-file", "", "`file` with the authorities of clients' certificates; without, only bearer tokens tell who asks")
+	addKeepFlags(flags, &o.Keep)
+	addResourceFlags(flags, &o.Resources)
 	addLogFlags(flags, &o.Log)
 	return command
+}
+
+// addKeepFlags names the flags as the kubelet does, where it has them.
+func addKeepFlags(flags *pflag.FlagSet, o *setup.AgentKeepOptions) {
+	flags.StringVar(&o.LogMaxSize, "container-log-max-size", o.LogMaxSize, "`size` at which a container's log is rotated; -1 for never")
+	flags.IntVar(&o.LogMaxFiles, "container-log-max-files", o.LogMaxFiles, "`number` of log files of a container, at least 2")
+	flags.IntVar(&o.ImageGCHigh, "image-gc-high-threshold", o.ImageGCHigh, "`percentage` of the disk in use from which on unused images are removed; 100 for never")
+	flags.IntVar(&o.ImageGCLow, "image-gc-low-threshold", o.ImageGCLow, "`percentage` of the disk in use down to which they are removed")
+	flags.DurationVar(&o.ImageMinimumAge, "minimum-image-ttl-duration", o.ImageMinimumAge, "`time` that an unused image stays at least")
+	flags.IntVar(&o.DeathLines, "death-log-lines", o.DeathLines, "`number` of last lines of the log kept with each death of a container, at most 10; 0 for none")
 }
 
 func addLogFlags(flags *pflag.FlagSet, o *setup.LogOptions) {

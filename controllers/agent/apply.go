@@ -66,7 +66,7 @@ func (r *Reconciler) apply(ctx context.Context, rec *record, pod *pcorev1.Pod, s
 
 // createSandbox makes the sandbox; meanwhile the images are on their way already.
 func (r *Reconciler) createSandbox(ctx context.Context, rec *record, pod *pcorev1.Pod, attempt uint32) {
-	config, err := makeSandboxConfig(pod, &rec.node.Node, rec.node.hostDNS(), attempt)
+	config, err := r.sandboxConfig(ctx, rec, pod, attempt)
 	if err == nil {
 		r.prefetch(ctx, rec, pod, config)
 		err = r.runSandbox(ctx, rec, pod, config)
@@ -107,6 +107,22 @@ func (r *Reconciler) runSandbox(ctx context.Context, rec *record, pod *pcorev1.P
 // runtimeHandler is empty, the runtime's default: RuntimeClass is on the list of what has no effect yet.
 func runtimeHandler(*pcorev1.Pod) string { return "" }
 
+// sandboxConfig gathers what the pod's sandbox needs and says what it is to be.
+func (r *Reconciler) sandboxConfig(ctx context.Context, rec *record, pod *pcorev1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
+	users, err := rec.node.userNamespace(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	config := makeSandboxConfig(pod, &rec.node.Node, rec.node.hostDNS(), attempt)
+	if config.Linux.SecurityContext.SupplementalGroupsPolicy == runtimeapi.SupplementalGroupsPolicy_Strict && !rec.node.Simulated {
+		if features, err := rec.node.features(ctx); err != nil || !features.SupplementalGroupsPolicy {
+			return nil, errors.Join(err, errors.New("supplementalGroupsPolicy: Strict is not supported by this node's runtime: use Merge"))
+		}
+	}
+	config.Linux.SecurityContext.NamespaceOptions.UsernsOptions = users
+	return config, nil
+}
+
 // message is what went wrong without gRPC's frame around it.
 func message(err error) string {
 	if s, ok := status.FromError(err); ok {
@@ -126,12 +142,12 @@ func (r *Reconciler) start(ctx context.Context, rec *record, pod *pcorev1.Pod, s
 	if why != "" {
 		return nil // It just went; the next round makes another.
 	}
-	sandbox, err := makeSandboxConfig(pod, &rec.node.Node, rec.node.hostDNS(), attempt)
+	sandbox, err := r.sandboxConfig(ctx, rec, pod, attempt)
 	if err != nil {
 		return err
 	}
 	image, ref, ok := r.image(ctx, rec, pod, step.container, sandbox)
-	if !ok {
+	if volumes := r.imageVolumes(ctx, rec, pod, sandbox); !ok || !volumes {
 		return nil
 	}
 	config, err := r.containerConfig(ctx, rec, pod, seen, step, image, ref)
@@ -167,6 +183,7 @@ func (r *Reconciler) createAndStart(ctx context.Context, rec *record, sandboxID 
 	}
 	id, err := rec.node.Runtime.CreateContainer(ctx, sandboxID, config, sandbox)
 	if err != nil {
+		rec.imageVolumes = nil // An image may have gone; the next try looks again.
 		rec.failStart(step.container.Name, "CreateContainerError", message(err), r.options.Now(), backoffFirst, backoffMost)
 		return "", err
 	}

@@ -134,6 +134,12 @@ func (r *Reconciler) run(ctx context.Context, node *nodeState, pod *pcorev1.Pod,
 	if pod.DeletionTimestamp != nil && p.gone {
 		return r.finish(ctx, rec, pod)
 	}
+	if p.gone && evicted(pod) && !rec.emptied {
+		if err := r.cleanUp(ctx, rec, pod); err != nil {
+			return err
+		}
+		rec.emptied = true
+	}
 	if !p.ending {
 		if err := r.refresh(ctx, rec, pod, seen, wait); err != nil {
 			return err
@@ -214,6 +220,9 @@ func (r *Reconciler) writeStatus(ctx context.Context, rec *record, pod *pcorev1.
 		return fmt.Errorf("writing the status: %w", err)
 	}
 	rec.setWritten(&changed)
+	if evicted(&changed) {
+		r.wake(rec.key) // Now that it is told, what the pod holds on disk is given back.
+	}
 	return nil
 }
 

@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 	corev1 "k8s.io/api/core/v1"
@@ -20,22 +21,53 @@ type puller struct {
 	slots  chan struct{}
 	group  singleflight.Group
 	wait   sync.WaitGroup
+
+	mu sync.Mutex
+	// begun says by pull since when it has a place.
+	begun map[string]time.Time
 }
 
 func newPuller(images runtime.Images, parallel int) *puller {
-	return &puller{images: images, slots: make(chan struct{}, parallel)}
+	return &puller{images: images, slots: make(chan struct{}, parallel), begun: map[string]time.Time{}}
+}
+
+// pullKey tells pulls apart: with other credentials it is another one, so that nobody gets an image by somebody else's.
+func pullKey(image string, auths []*runtimeapi.AuthConfig) string {
+	key := image
+	for _, auth := range auths {
+		key += "\x00" + auth.Username + "\x00" + auth.Auth
+	}
+	return key
+}
+
+// state says since when a pull has a place, zero while it waits for one, and how many have.
+func (p *puller) state(key string) (since time.Time, pulls int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.begun[key], len(p.begun)
+}
+
+func (p *puller) take(key string) {
+	p.slots <- struct{}{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.begun[key] = time.Now() // The clock by which files are written.
+}
+
+func (p *puller) give(key string) {
+	p.mu.Lock()
+	delete(p.begun, key)
+	p.mu.Unlock()
+	<-p.slots
 }
 
 // pull pulls in the background and says what came out.
 func (p *puller) pull(ctx context.Context, image string, auths []*runtimeapi.AuthConfig, sandbox *runtimeapi.PodSandboxConfig, done func(ref string, err error)) {
 	p.wait.Go(func() {
-		key := image
-		for _, auth := range auths {
-			key += "\x00" + auth.Username + "\x00" + auth.Auth
-		}
+		key := pullKey(image, auths)
 		ref, err, _ := p.group.Do(key, func() (any, error) {
-			p.slots <- struct{}{}
-			defer func() { <-p.slots }()
+			p.take(key)
+			defer p.give(key)
 			return p.try(ctx, image, auths, sandbox)
 		})
 		text, _ := ref.(string)

@@ -19,6 +19,7 @@ import (
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/podenv"
+	"github.com/pinnace-dev/pinnace/internal/runtime"
 	"github.com/pinnace-dev/pinnace/internal/volume"
 )
 
@@ -64,7 +65,9 @@ func (r *Reconciler) pull(ctx context.Context, rec *record, pod *pcorev1.Pod, c 
 	rec.mu.Unlock()
 	auths := r.pullSecrets(ctx, rec, pod, c.Image)
 	name, image := c.Name, c.Image
+	stop := r.tellProgress(&pullTeller{rec: rec, pod: pod, container: name, image: image, key: pullKey(image, auths), again: waits.delay > 0})
 	rec.node.puller.pull(r.context(), image, auths, sandbox, func(ref string, err error) {
+		stop()
 		if err != nil {
 			reason, text := "ErrImagePull", pullMessage(image, err)
 			if waits.delay > 0 {
@@ -186,21 +189,51 @@ func (r *Reconciler) containerConfig(ctx context.Context, rec *record, pod *pcor
 	if err != nil {
 		return nil, err
 	}
+	if err := r.mount(ctx, rec, pod, down, since); err != nil {
+		return nil, &mountError{err: err}
+	}
+	objects.File = rec.envFile
 	env, err := podenv.Make(step.container, down, objects, services)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.mount(ctx, rec, pod, down, since); err != nil {
-		return nil, &mountError{err: err}
-	}
-	mounts, err := rec.containerMounts(pod, step, env, down.PodIPs)
+	features, err := rec.node.features(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return makeContainerConfig(pod, step, containerInputs{
+	mounts, err := rec.containerMounts(pod, step, env, down.PodIPs, features)
+	if err != nil {
+		return nil, err
+	}
+	sandboxID, _, _ := seen.sandbox(pod.Spec.HostNetwork)
+	target, err := targetID(seen, sandboxID, step.target)
+	if err != nil {
+		return nil, err
+	}
+	users, err := rec.node.userNamespace(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	config, err := makeContainerConfig(pod, step, containerInputs{
 		image: image, imageRef: ref, env: env, mounts: mounts,
 		logs: rec.node.LogDir != "", capacity: rec.node.Capacity,
 	})
+	if err != nil {
+		return nil, err
+	}
+	joinTarget(config, target)
+	mapUsers(config, users)
+	return config, nil
+}
+
+// envFile reads a file of a volume for the environment.
+func (r *record) envFile(name, path string) (string, bool, error) {
+	const most = 1 << 20
+	host, ok := r.mounts[name]
+	if !ok {
+		return "", false, fmt.Errorf("the pod has no such volume on this node")
+	}
+	return volume.ReadFile(host, path, most)
 }
 
 // serviceVariables are those of the services of the pod's namespace, unless the pod doesn't want them.
@@ -279,7 +312,7 @@ func messageFile(name string, restartCount int32) string {
 }
 
 // containerMounts are the container's volume mounts, its /etc/hosts and its termination message.
-func (r *record) containerMounts(pod *pcorev1.Pod, step startStep, env []podenv.Variable, podIPs []string) ([]*runtimeapi.Mount, error) {
+func (r *record) containerMounts(pod *pcorev1.Pod, step startStep, env []podenv.Variable, podIPs []string, features runtime.Features) ([]*runtimeapi.Mount, error) {
 	if r.node.Volumes == nil {
 		return nil, nil
 	}
@@ -287,7 +320,7 @@ func (r *record) containerMounts(pod *pcorev1.Pod, step startStep, env []podenv.
 	var out []*runtimeapi.Mount
 	hosts := false
 	for i, m := range c.VolumeMounts {
-		mount, err := r.volumeMount(pod, c, i, m, env)
+		mount, err := r.volumeMount(pod, c, i, m, env, features)
 		if err != nil {
 			return nil, err
 		}
@@ -310,9 +343,10 @@ func (r *record) containerMounts(pod *pcorev1.Pod, step startStep, env []podenv.
 	return append(out, &runtimeapi.Mount{ContainerPath: messagePath(c), HostPath: path}), nil
 }
 
-func (r *record) volumeMount(pod *pcorev1.Pod, c *corev1.Container, index int, m corev1.VolumeMount, env []podenv.Variable) (*runtimeapi.Mount, error) {
+func (r *record) volumeMount(pod *pcorev1.Pod, c *corev1.Container, index int, m corev1.VolumeMount, env []podenv.Variable, features runtime.Features) (*runtimeapi.Mount, error) {
 	host, ok := r.mounts[m.Name]
-	if !ok {
+	image := r.imageVolumes[m.Name]
+	if !ok && image == nil {
 		return nil, fmt.Errorf("the container mounts volume %q, which the pod doesn't have", m.Name)
 	}
 	sub := m.SubPath
@@ -322,7 +356,7 @@ func (r *record) volumeMount(pod *pcorev1.Pod, c *corev1.Container, index int, m
 			return nil, fmt.Errorf("subPathExpr %q of mount %s names a variable that isn't set", m.SubPathExpr, m.MountPath)
 		}
 	}
-	if sub != "" {
+	if sub != "" && image == nil {
 		path, err := r.node.Volumes.SubPath(r.uid, c.Name, index, host, sub)
 		if err != nil {
 			return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", m.Name, c.Name, err)
@@ -330,6 +364,9 @@ func (r *record) volumeMount(pod *pcorev1.Pod, c *corev1.Container, index int, m
 		host = path
 	}
 	out := &runtimeapi.Mount{ContainerPath: m.MountPath, HostPath: host, Readonly: m.ReadOnly}
+	if image != nil {
+		out.Image, out.ImageSubPath, out.Readonly = image, sub, true
+	}
 	if !filepath.IsAbs(out.ContainerPath) {
 		out.ContainerPath = filepath.Join("/", out.ContainerPath)
 	}
@@ -344,11 +381,26 @@ func (r *record) volumeMount(pod *pcorev1.Pod, c *corev1.Container, index int, m
 			out.Propagation = runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL
 		}
 	}
-	// IfPossible would need the runtime's word that it can; without it the mount is read-only as ever.
-	if m.RecursiveReadOnly != nil && *m.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled && out.Readonly {
-		out.RecursiveReadOnly = true
+	var err error
+	out.RecursiveReadOnly, err = recursiveReadOnly(m, features.RecursiveReadOnlyMounts)
+	return out, err
+}
+
+// recursiveReadOnly says whether what is mounted below a mount is read-only too; possible is what the runtime can do.
+func recursiveReadOnly(m corev1.VolumeMount, possible bool) (bool, error) {
+	switch {
+	case m.RecursiveReadOnly == nil, *m.RecursiveReadOnly == corev1.RecursiveReadOnlyDisabled:
+		return false, nil
+	case !m.ReadOnly:
+		return false, fmt.Errorf("recursiveReadOnly of volume mount %q needs readOnly: true", m.Name)
+	case m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone:
+		return false, fmt.Errorf("recursiveReadOnly of volume mount %q goes with no mountPropagation but None", m.Name)
+	case *m.RecursiveReadOnly == corev1.RecursiveReadOnlyIfPossible:
+		return possible, nil
+	case !possible:
+		return false, fmt.Errorf("recursiveReadOnly of volume mount %q is not supported by this node's runtime: use IfPossible", m.Name)
 	}
-	return out, nil
+	return true, nil
 }
 
 // readOnlyVolume tells whether a volume is made of files from elsewhere, which a container never writes.

@@ -170,6 +170,11 @@ func findContainer(spec *corev1.PodSpec, name string) *corev1.Container {
 			}
 		}
 	}
+	for i := range spec.EphemeralContainers {
+		if c := &spec.EphemeralContainers[i].EphemeralContainerCommon; c.Name == name {
+			return (*corev1.Container)(c)
+		}
+	}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,14 +49,21 @@ type Node struct {
 	// ResolvConf is the node's own resolver configuration; /etc/resolv.conf when empty.
 	ResolvConf string
 
+	// UnsafeSysctls are allowed beside upstream's safe ones; a name may end in "*".
+	UnsafeSysctls []string
+
 	// Simulated nodes count every probe as passed, run no hooks, and stop containers in place of a job.
 	Simulated bool
 	// Parallel bounds how many sandboxes and containers are started at once; 0: no bound. On two cores four is best.
 	Parallel int
 	// ParallelPulls bounds how many images are pulled at once; 0: five.
 	ParallelPulls int
+	// PullProgress tells how far the pulls are that began since then; false: not known. Nil: never known.
+	PullProgress func(ctx context.Context, since time.Time) (PullProgress, bool)
 	// DeathLines is how many last lines of the log are kept with each death of a container; 0: ten, negative: none.
 	DeathLines int
+	// Eviction says when pods have to go for the node's sake; nil: never.
+	Eviction *Eviction
 	// Relist is how often all is looked at as a safety net; 0: 60 s, and 1 s when the runtime has no events.
 	Relist time.Duration
 }
@@ -66,9 +74,15 @@ type nodeState struct {
 	slots       chan struct{}
 	puller      *puller
 	ledger      ledger
+	evictor     *evictor
 	runtimeName string
 
+	// facts decide which pods the node takes.
+	facts nodeFacts
+
 	mu sync.Mutex
+	// known is what the runtime can do, once it was asked.
+	known *runtime.Features
 	// resolver is the node's own DNS configuration, read once.
 	resolver *runtimeapi.DNSConfig
 }
@@ -83,7 +97,11 @@ func newNodeState(n Node) *nodeState {
 	if n.ParallelPulls == 0 {
 		n.ParallelPulls = 5
 	}
-	s := &nodeState{Node: n, puller: newPuller(n.Runtime, n.ParallelPulls)}
+	facts := nodeFacts{unsafeSysctls: n.UnsafeSysctls, withoutAppArmor: !n.Simulated && !appArmorEnabled()}
+	s := &nodeState{Node: n, facts: facts, puller: newPuller(n.Runtime, n.ParallelPulls)}
+	if n.Eviction != nil {
+		s.evictor = &evictor{Eviction: n.Eviction, node: s}
+	}
 	if n.Parallel > 0 {
 		s.slots = make(chan struct{}, n.Parallel)
 	}
@@ -112,6 +130,11 @@ func (rec *record) giveSlot() {
 		rec.free()
 		rec.free = nil
 	}
+}
+
+// appArmorEnabled says whether the kernel can hold containers to AppArmor profiles.
+func appArmorEnabled() bool {
+	return strings.HasPrefix(volume.ReadTail("/sys/module/apparmor/parameters/enabled", 8), "Y")
 }
 
 func (n *nodeState) host(ctx context.Context) host {

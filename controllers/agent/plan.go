@@ -35,6 +35,8 @@ type memory struct {
 	// probed has the results by container ID; with withoutProbes every probe counts as passed.
 	probed        map[string]probeResults
 	withoutProbes bool
+	// facts are what the node allows.
+	facts nodeFacts
 	// messages are the termination messages by container ID.
 	messages map[string]string
 	// stopReasons says by container ID why the agent stopped it.
@@ -132,6 +134,8 @@ type startStep struct {
 	replaces string
 	// crash is the back-off that holds once it is started; nil leaves it.
 	crash *backoff
+	// target is the container whose processes an ephemeral one sees; empty: its own.
+	target string
 }
 
 type stopStep struct {
@@ -148,6 +152,9 @@ func makePlan(s situation) plan {
 	if p.fail == nil {
 		p.fail = pastDeadline(s, p)
 	}
+	if p.fail == nil {
+		p.fail = refused(s)
+	}
 	if p.fail == nil && s.pod.DeletionTimestamp == nil {
 		p.fail = restartedTooOften(s)
 	}
@@ -162,7 +169,7 @@ func makePlan(s situation) plan {
 	}
 	planGarbage(s, p, sandboxID)
 	planResize(s, p, sandboxID)
-	planEphemeral(s, p, sandboxID)
+	planEphemeral(s, p)
 	initialized, failed := planInit(s, p, sandboxID)
 	if failed {
 		planEnd(s, p)
@@ -261,16 +268,6 @@ func planGarbage(s situation, p *plan, sandboxID string) {
 	}
 }
 
-// planEphemeral starts each ephemeral container once.
-func planEphemeral(s situation, p *plan, _ string) {
-	for i := range s.pod.Spec.EphemeralContainers {
-		c := (*corev1.Container)(&s.pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
-		if s.seen.latest(c.Name) == nil {
-			p.startNow(s, c, kindEphemeral, nil)
-		}
-	}
-}
-
 // planMain keeps the main containers as wanted; false when there is nothing left to run: the pod is done.
 func planMain(s situation, p *plan, sandboxID string) bool {
 	spec := &s.pod.Spec.PodSpec
@@ -338,9 +335,7 @@ func (p *plan) startWhenDue(s situation, c *corev1.Container, kind string, lates
 		p.fail = fail
 		return
 	}
-	if failure, ok := s.mem.failed[c.Name]; ok && (failure.retryAt.IsZero() || failure.retryAt.After(s.now)) {
-		p.waiting[c.Name] = failure
-		p.wakeAt(failure.retryAt)
+	if p.blocked(s, c.Name) {
 		return
 	}
 	var crash *backoff

@@ -41,6 +41,7 @@ func deathLines(pod *pcorev1.Pod, node int) int {
 	case node == 0:
 		node = deathLinesMost
 	}
+	node = min(node, deathLinesMost)
 	text, ok := pod.Annotations[pcorev1.DeathLinesAnnotation]
 	if !ok {
 		return node

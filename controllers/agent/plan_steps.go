@@ -6,8 +6,10 @@ package agent
 import (
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/podstate"
 )
 
@@ -163,9 +165,14 @@ func planEndSandboxes(s situation, p *plan) {
 			p.stopSandboxes = append(p.stopSandboxes, sandbox.Id)
 			p.gone = false
 		}
-		if s.pod.DeletionTimestamp != nil {
+		if s.pod.DeletionTimestamp != nil || evicted(s.pod) {
 			p.removeSandboxes = append(p.removeSandboxes, sandbox.Id)
 			p.gone = false
 		}
 	}
+}
+
+// evicted says that the pod's end is told and that it had to go for the node's sake: what it holds on disk is given back, logs included.
+func evicted(pod *pcorev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed && pod.Status.Reason == podstate.ReasonEvicted
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 )
@@ -34,6 +35,8 @@ type record struct {
 
 	// mounts are the host paths of the volumes once they are there.
 	mounts map[string]string
+	// imageVolumes are the images of the pod's volumes that are on the node, by the volume's name.
+	imageVolumes map[string]*runtimeapi.ImageSpec
 	// refreshAt is when files from references are to be brought up to date.
 	refreshAt time.Time
 	// metaVersion is the resource version for which the files were last looked at.
@@ -48,6 +51,8 @@ type record struct {
 	free func()
 	// finished says that nothing of the pod is left on the node; released that our finalizer is off, too.
 	finished, released bool
+	// emptied says that an evicted pod's disk was given back.
+	emptied bool
 }
 
 // records holds the records of a Reconciler by pod UID, and finds them by name.
@@ -69,6 +74,7 @@ func (r *records) get(node *nodeState, uid types.UID, key types.NamespacedName, 
 	if rec == nil {
 		rec = &record{uid: uid, key: key, node: node, firstSeen: now}
 		rec.mem.withoutProbes = node.Simulated
+		rec.mem.facts = node.facts
 		r.byUID[uid] = rec
 		r.byKey[key] = append(r.byKey[key], rec)
 	}

@@ -17,10 +17,7 @@ import (
 )
 
 // makeSandboxConfig says what the pod's sandbox is to be. resolver is the node's own DNS configuration.
-func makeSandboxConfig(pod *pcorev1.Pod, n *Node, resolver *runtimeapi.DNSConfig, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
-	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
-		return nil, fmt.Errorf("hostUsers: false is not supported yet: remove it, or set it to true")
-	}
+func makeSandboxConfig(pod *pcorev1.Pod, n *Node, resolver *runtimeapi.DNSConfig, attempt uint32) *runtimeapi.PodSandboxConfig {
 	config := &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: pod.Name, Uid: string(pod.UID), Namespace: pod.Namespace, Attempt: attempt},
 		Labels:       podLabels(pod),
@@ -39,7 +36,7 @@ func makeSandboxConfig(pod *pcorev1.Pod, n *Node, resolver *runtimeapi.DNSConfig
 	if n.LogDir != "" {
 		config.LogDirectory = podLogDir(pod, n)
 	}
-	return config, nil
+	return config
 }
 
 func podLogDir(pod *pcorev1.Pod, n *Node) string {

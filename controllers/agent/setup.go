@@ -101,6 +101,10 @@ func (r *Reconciler) watch(node *nodeState) {
 		defer r.jobs.Done()
 		node.watch(r.base, changed)
 	}()
+	if node.evictor != nil {
+		base := r.base
+		r.jobs.Go(func() { r.guard(base, node.evictor) })
+	}
 }
 
 // changed wakes a pod whose sandbox or containers changed in the runtime. Of a pod that nobody knows a record is made, so

@@ -81,14 +81,6 @@ func makeStatus(s situation, p *plan, h host) pcorev1.PodStatus {
 	return out
 }
 
-func ephemeral(spec *corev1.PodSpec) []corev1.Container {
-	var out []corev1.Container
-	for i := range spec.EphemeralContainers {
-		out = append(out, corev1.Container(spec.EphemeralContainers[i].EphemeralContainerCommon))
-	}
-	return out
-}
-
 func (o *observed) anyRuns() bool {
 	for _, c := range o.containers {
 		if c.mayRun() {
@@ -128,6 +120,9 @@ func containerStatuses(s situation, p *plan, h host, list []corev1.Container, ol
 	for i := range list {
 		c := &list[i]
 		status := containerStatus(s, p, h, c, podstate.FindStatus(old, c.Name), kind)
+		if kind == kindEphemeral {
+			status.Ready, status.Started = false, nil // As upstream: it has no probes and nobody waits for it.
+		}
 		showResources(&status, c, s.seen.latest(c.Name), s.mem)
 		out = append(out, status)
 	}

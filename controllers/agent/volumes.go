@@ -31,6 +31,9 @@ func (r *Reconciler) volumes(ctx context.Context, rec *record, pod *pcorev1.Pod,
 	out := make([]volume.Volume, 0, len(pod.Spec.Volumes))
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
+		if v.Image != nil {
+			continue // The runtime mounts it by itself.
+		}
 		made := volume.Volume{Name: v.Name}
 		var err error
 		switch {
@@ -75,7 +78,7 @@ func (r *Reconciler) files(ctx context.Context, rec *record, pod *pcorev1.Pod, v
 		}
 		return g.files, nil
 	}
-	return nil, errors.New("this kind of volume is not supported yet: use emptyDir, hostPath, configMap, secret, downwardAPI or projected")
+	return nil, errors.New("this kind of volume is not supported yet: use emptyDir, hostPath, configMap, secret, downwardAPI, projected or image")
 }
 
 type gatherer struct {

@@ -18,6 +18,8 @@ type Variable struct{ Name, Value string }
 type Objects struct {
 	ConfigMaps map[string]map[string]string
 	Secrets    map[string]map[string][]byte
+	// File reads a file of a volume of the pod; there is false when it doesn't exist. Nil: the pod has no files.
+	File func(volume, path string) (text string, there bool, err error)
 }
 
 // Reference names an object that a container's environment needs.
@@ -166,8 +168,32 @@ func (e *environment) valueOf(v corev1.EnvVar, c *corev1.Container, pod *Downwar
 			return "", false, missing("Secret", pod.Namespace(), r.Name)
 		}
 		return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", r.Key, pod.Namespace(), r.Name)
+	case from.FileKeyRef != nil:
+		return fileValue(from.FileKeyRef, objects)
 	}
-	return "", false, fmt.Errorf("the source of the environment variable %s is not supported: use value, configMapKeyRef, secretKeyRef, fieldRef or resourceFieldRef", v.Name)
+	return "", false, fmt.Errorf("the source of the environment variable %s is not supported: use value, configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef or fileKeyRef", v.Name)
+}
+
+func fileValue(r *corev1.FileKeySelector, objects Objects) (value string, found bool, err error) {
+	if objects.File == nil {
+		return "", false, fmt.Errorf("fileKeyRef: this node has no files for volume %q", r.VolumeName)
+	}
+	text, there, err := objects.File(r.VolumeName, r.Path)
+	if err != nil {
+		return "", false, fmt.Errorf("fileKeyRef: reading %s of volume %q: %w", r.Path, r.VolumeName, err)
+	}
+	if there {
+		if value, found, err = FileValue(text, r.Key); err != nil {
+			return "", false, fmt.Errorf("fileKeyRef: %s of volume %q: %w", r.Path, r.VolumeName, err)
+		}
+	}
+	switch {
+	case found || isTrue(r.Optional):
+		return value, found, nil
+	case !there:
+		return "", false, fmt.Errorf("fileKeyRef: volume %q has no file %s: let an init container write it, or mark the reference optional", r.VolumeName, r.Path)
+	}
+	return "", false, fmt.Errorf("fileKeyRef: %s of volume %q has no key %s: write it, or mark the reference optional", r.Path, r.VolumeName, r.Key)
 }
 
 func missing(kind, namespace, name string) error {

@@ -13,6 +13,9 @@ const (
 	PriorityNodeCritical = PriorityClusterCritical + 1000
 )
 
+// ReasonEvicted is why a pod failed that had to go for its node's sake, or for its own use of local storage; the kubelet's.
+const ReasonEvicted = "Evicted"
+
 // Priority is the pod's, which is spec.priority or, where only their name is known, that of a built-in class.
 func Priority(spec *corev1.PodSpec) int32 {
 	switch {

@@ -58,7 +58,11 @@ type AgentOptions struct {
 	Simulate int
 	// Server says how the agent's server answers.
 	Server AgentServerOptions
-	Log    LogOptions
+	// Keep says what is kept on the node and what is thrown away.
+	Keep AgentKeepOptions
+	// Resources says what of the machine pods may have, and when they have to go.
+	Resources AgentResourceOptions
+	Log       LogOptions
 }
 
 // NewAgentOptions returns the defaults.
@@ -73,6 +77,8 @@ func NewAgentOptions() AgentOptions {
 		RuntimeEndpoint: "unix:///run/containerd/containerd.sock",
 		ClusterCIDR:     "10.244.0.0/16",
 		ServiceCIDR:     "10.97.0.0/16",
+		Keep:            newAgentKeepOptions(),
+		Resources:       newAgentResourceOptions(),
 	}
 }
 
@@ -143,6 +149,13 @@ func addRealNode(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, nodes
 	if err != nil {
 		return err
 	}
+	resources, err := o.Resources.resolve(capacity)
+	if err != nil {
+		return err
+	}
+	if err := resources.enforce(cgroup.Pods); err != nil {
+		return err
+	}
 	// What the kernel lacks is an operator's to know; pods without it work, but for what the problem names.
 	for _, problem := range podnetwork.PrepareHost(address.Is6()) {
 		mgr.GetLogger().Info("The network of this machine lacks something", "problem", problem.Error())
@@ -154,30 +167,48 @@ func addRealNode(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, nodes
 	if err != nil {
 		return err
 	}
+	logDir := filepath.Join(o.DataDir, "log")
+	keeper, err := addKeeper(mgr, o, pods, runtime, volumes, logDir)
+	if err != nil {
+		return err
+	}
 	err = nodes.AddNode(node.Node{
 		Name:        o.NodeName,
+		Images:      keeper.Images,
 		Annotations: server.annotations,
 		ServerPort:  server.port,
 		Addresses:   nodeAddresses(o.NodeName, address),
 		Capacity:    capacity,
+		Reserved:    resources.reserved,
 		Info:        info,
 		Runtime:     runtime,
-		Pressure:    node.MachinePressure(o.DataDir),
+		Pressure:    pressure(pods, o.NodeName),
 		OnPodCIDRs:  writeNetwork(o),
 	})
 	if err != nil {
 		return err
 	}
-	return pods.AddNode(agent.Node{
-		Name:        o.NodeName,
-		Runtime:     runtime,
-		HostIPs:     []string{address.String()},
-		Allocatable: capacity,
-		Volumes:     volumes,
-		LogDir:      filepath.Join(o.DataDir, "log"),
-		CgroupRoot:  cgroup.Pods,
-		Parallel:    parallelStarts(),
+	n := agent.Node{
+		Name:          o.NodeName,
+		Runtime:       runtime,
+		HostIPs:       []string{address.String()},
+		Allocatable:   resources.allocatable(),
+		Capacity:      capacity,
+		ClusterDNS:    resources.dns,
+		ClusterDomain: o.Resources.ClusterDomain,
+		Volumes:       volumes,
+		LogDir:        logDir,
+		CgroupRoot:    cgroup.Pods,
+		Parallel:      parallelStarts(),
+		DeathLines:    o.Keep.deathLines(),
+		PullProgress:  pullProgress(runtime),
+	}
+	layout := n
+	n.Eviction = resources.eviction(o, &layout, runtime, func(ctx context.Context) error {
+		_, err := keeper.RemoveUnusedImages(ctx)
+		return err
 	})
+	return pods.AddNode(n)
 }
 
 // simulatedCapacity is what each simulated node pretends to have.

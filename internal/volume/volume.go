@@ -69,6 +69,11 @@ func New(root string) (*Manager, error) {
 // PodDir is the folder of one pod.
 func (m *Manager) PodDir(pod types.UID) string { return filepath.Join(m.root, "pods", string(pod)) }
 
+// VolumeDir is where a volume of a pod lies that belongs to it.
+func (m *Manager) VolumeDir(pod types.UID, volume string) string {
+	return filepath.Join(m.PodDir(pod), "volumes", volume)
+}
+
 // Pods lists the pods of which there is something on disk.
 func (m *Manager) Pods() ([]types.UID, error) {
 	entries, err := os.ReadDir(filepath.Join(m.root, "pods"))

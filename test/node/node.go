@@ -37,6 +37,9 @@ type Options struct {
 	Bridge string
 	// Observe is called after each CRI call.
 	Observe func(method string, took time.Duration, err error)
+	// Programs is a folder with another containerd, its shim and runc than those of the assets; empty: $PINNACE_TEST_RUNTIME, and
+	// without that the assets.
+	Programs string
 }
 
 // Node is a running runtime.
@@ -54,7 +57,10 @@ type Node struct {
 
 	bridge   string
 	server   *image.Server
+	process  supervise.Process
 	instance supervise.Instance
+	// older is a containerd of before 2.0, whose configuration is another.
+	older bool
 }
 
 // Prerequisites says what is missing for a real runtime; nil means that nothing is.
@@ -92,6 +98,9 @@ func Start(ctx context.Context, o Options) (node *Node, err error) {
 		return nil, fmt.Errorf("opening the node's folder: %w", err)
 	}
 	n := &Node{Dir: dir, bridge: o.Bridge, Config: containerd.ForNode(dir, o.Assets)}
+	if err := n.useOtherPrograms(ctx, o.Programs); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Stop(context.WithoutCancel(ctx)))
@@ -150,6 +159,11 @@ func (n *Node) startContainerd(ctx context.Context, o Options) error {
 	if err := errors.Join(n.Config.CheckPrograms(), n.Config.Write()); err != nil {
 		return err
 	}
+	if n.older {
+		if err := n.writeOlderConfig(); err != nil {
+			return err
+		}
+	}
 	var options []cri.Option
 	if o.Observe != nil {
 		options = append(options, cri.WithObserver(o.Observe))
@@ -159,15 +173,32 @@ func (n *Node) startContainerd(ctx context.Context, o Options) error {
 		return err
 	}
 	n.CRI = client
-	process := supervise.Process{
+	n.process = supervise.Process{
 		Name: "containerd", Path: n.Config.Program, Args: n.Config.Args(), Env: n.Config.Env(os.Getenv("PATH")),
 		LogFile: n.Config.LogFile, Ready: client.Ready, StartTimeout: 20 * time.Second, OrphanSignal: syscall.SIGTERM,
 	}
-	if n.instance, err = process.Start(ctx); err != nil {
+	return n.run(ctx)
+}
+
+func (n *Node) run(ctx context.Context) (err error) {
+	if n.instance, err = n.process.Start(ctx); err != nil {
 		return fmt.Errorf("starting containerd: %w; its log ends with:\n  %s", err, strings.Join(supervise.Tail(n.Config.LogFile, 10), "\n  "))
 	}
 	n.PID = n.instance.PID()
 	return nil
+}
+
+// Restart ends containerd with a signal and starts it again; what runs in pods runs on.
+func (n *Node) Restart(ctx context.Context, signal syscall.Signal) error {
+	if err := syscall.Kill(n.PID, signal); err != nil {
+		return fmt.Errorf("ending containerd: %w", err)
+	}
+	select {
+	case <-n.instance.Done():
+	case <-ctx.Done():
+		return fmt.Errorf("containerd does not end by %s: %w", signal, ctx.Err())
+	}
+	return n.run(ctx)
 }
 
 // LoadProgram makes an image of one static program and puts it into the registry.

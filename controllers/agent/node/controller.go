@@ -56,6 +56,8 @@ type Node struct {
 	Runtime Runtime
 	// Pressure tells what the machine lacks; nil: nothing ever.
 	Pressure func() (Pressure, error)
+	// Images returns the node's images for its status; nil leaves what is there.
+	Images func() []corev1.ContainerImage
 	// OnPodCIDRs is told the node's networks once they are known, and again when they change. It is called again after an error.
 	OnPodCIDRs func(ctx context.Context, cidrs []string) error
 }

@@ -26,15 +26,20 @@ type facts struct {
 	pressureError  error
 }
 
-// makeStatus computes the node's status; conditions of other writers and images are kept.
+// makeStatus computes the node's status; conditions of other writers are kept.
 func makeStatus(object *pcorev1.Node, f facts, now time.Time) pcorev1.NodeStatus {
 	old := &object.Status
 	out := pcorev1.NodeStatus{NodeStatus: *old.NodeStatus.DeepCopy(), ObservedGeneration: object.Generation}
 	out.Addresses = f.node.Addresses
 	out.Capacity = f.node.Capacity
-	out.Allocatable = allocatable(f.node.Capacity, f.node.Reserved)
+	out.Allocatable = Allocatable(f.node.Capacity, f.node.Reserved)
 	out.DaemonEndpoints.KubeletEndpoint.Port = f.node.ServerPort
 	out.NodeInfo = f.node.Info
+	if f.node.Images != nil {
+		if images := f.node.Images(); images != nil {
+			out.Images = images // Until they are known, those of before a restart hold.
+		}
+	}
 	out.NodeInfo.ContainerRuntimeVersion = f.runtimeVersion
 	if f.runtimeVersion == "" {
 		out.NodeInfo.ContainerRuntimeVersion = old.NodeInfo.ContainerRuntimeVersion
@@ -104,8 +109,8 @@ func setCondition(list *[]corev1.NodeCondition, c corev1.NodeCondition, now time
 	*list = append(*list, c)
 }
 
-// allocatable is what is left of the capacity for pods; upstream's name for it.
-func allocatable(capacity, reserved corev1.ResourceList) corev1.ResourceList {
+// Allocatable is what is left of the capacity for pods; upstream's name for it. Memory that stands in huge pages is no other pod's.
+func Allocatable(capacity, reserved corev1.ResourceList) corev1.ResourceList {
 	out := capacity.DeepCopy()
 	for name, q := range reserved {
 		if have, ok := out[name]; ok {
@@ -115,6 +120,18 @@ func allocatable(capacity, reserved corev1.ResourceList) corev1.ResourceList {
 			}
 			out[name] = have
 		}
+	}
+	memory, ok := out[corev1.ResourceMemory]
+	for name, q := range out {
+		if ok && strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
+			memory.Sub(q)
+		}
+	}
+	if ok {
+		if memory.Sign() < 0 {
+			memory.Set(0)
+		}
+		out[corev1.ResourceMemory] = memory
 	}
 	return out
 }

@@ -1,14 +1,18 @@
 // Copyright The Pinnace Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Testprog is what runs in the containers of the suite. Its first argument says what it does:
+// Testprog is what runs in the containers of the suites. Its first argument says what it does:
 //
 //	sleep              until SIGTERM, then exit 0
-//	exit N             at once with N
+//	exit N [MESSAGE]   at once with N, leaving a termination message
 //	serve PORT         HTTP: / answers, /env/NAME a variable, /file/PATH a file, /fail makes /healthz fail, /exit/N ends
+//	grpc PORT [NAME]   gRPC's health service: SERVING for the service of that name
 //	write FILE TEXT    appends a line
 //	eat MIB            takes that much memory
 //	cat FILE           prints it
+//	do LINE...         does one line after the other, each a command with its arguments between spaces
+//
+// and what stands in facts.go and signals.go.
 package main
 
 import (
@@ -23,10 +27,22 @@ import (
 	"time"
 )
 
-func main() {
+func main() { run(os.Args[1:]) }
+
+// run does one command and returns when it is done; most that end a container don't return.
+func run(given []string) {
 	args := make([]string, 3)
-	copy(args, os.Args[1:])
+	copy(args, given)
+	if tell, ok := facts[args[0]]; ok {
+		tell(given[1:])
+		return
+	}
 	switch args[0] {
+	case "do":
+		for _, line := range given[1:] {
+			run(strings.Fields(line))
+		}
+		return
 	case "exit":
 		code, err := strconv.Atoi(args[1])
 		if err != nil {
@@ -39,11 +55,14 @@ func main() {
 		os.Exit(code)
 	case "serve":
 		go serve(args[1])
+	case "grpc":
+		go serveGRPC(args[1], args[2])
 	case "write":
 		f, err := os.OpenFile(args[1], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 		check(err)
 		_, err = fmt.Fprintln(f, args[2])
 		check(err)
+		check(f.Close())
 		return
 	case "cat":
 		data, err := os.ReadFile(args[1])
@@ -62,6 +81,7 @@ func main() {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	<-stop
+	os.Exit(0)
 }
 
 func serve(port string) {
@@ -89,12 +109,31 @@ func serve(port string) {
 			http.Error(w, "failing", http.StatusInternalServerError)
 		}
 	})
+	// /asked notes what a probe sends, /status/N answers with a code, /moved redirects.
+	http.HandleFunc("/asked", func(_ http.ResponseWriter, r *http.Request) {
+		fmt.Printf("asked %s %s host=%s agent=%s x=%s\n", r.Method, r.URL, r.Host, r.UserAgent(), r.Header.Get("X-Probe"))
+	})
+	http.HandleFunc("/status/", func(w http.ResponseWriter, r *http.Request) {
+		code, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/status/"))
+		check(err)
+		w.WriteHeader(code)
+	})
+	http.HandleFunc("/exists/", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := os.Stat("/" + strings.TrimPrefix(r.URL.Path, "/exists/")); err != nil {
+			http.Error(w, "not there", http.StatusServiceUnavailable)
+		}
+	})
+	http.HandleFunc("/slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	http.HandleFunc("/exit/", func(_ http.ResponseWriter, r *http.Request) {
 		code, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/exit/"))
 		check(err)
 		os.Exit(code)
 	})
 	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 5 * time.Second}
+	if os.Getenv("SERVE_TLS") != "" {
+		server.TLSConfig = selfSigned()
+		check(server.ListenAndServeTLS("", ""))
+	}
 	check(server.ListenAndServe())
 }
 

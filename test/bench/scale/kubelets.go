@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os/signal"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -83,8 +84,10 @@ type kubelets struct {
 	client kubernetes.Interface
 	full   bool
 	pods   cache.Store
-	queue  workqueue.TypedRateLimitingInterface[string]
-	ips    atomic.Uint32
+	// told has the UIDs of the pods whose start was told, and of those whose end was.
+	told  sync.Map
+	queue workqueue.TypedRateLimitingInterface[string]
+	ips   atomic.Uint32
 }
 
 func (k *kubelets) work(ctx context.Context) {
@@ -110,10 +113,8 @@ func (k *kubelets) look(ctx context.Context, key string) error {
 	}
 	pods := k.client.CoreV1().Pods(pod.Namespace)
 	if pod.DeletionTimestamp != nil {
-		if k.full {
-			if err := k.tellEnd(ctx, pod); err != nil && !apierrors.IsNotFound(err) {
-				return err
-			}
+		if err := k.once("end "+string(pod.UID), func() error { return k.tellEnd(ctx, pod) }); err != nil && !apierrors.IsNotFound(err) {
+			return err
 		}
 		now := int64(0)
 		err := pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &pod.UID}})
@@ -126,13 +127,25 @@ func (k *kubelets) look(ctx context.Context, key string) error {
 		return nil
 	}
 	if k.full {
-		return k.tellStart(ctx, pod)
+		return k.once(string(pod.UID), func() error { return k.tellStart(ctx, pod) })
 	}
 	started := *pod
 	started.Status = k.running(pod)
 	_, err = pods.UpdateStatus(ctx, &started, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // the watch brings what is new
+	}
+	return err
+}
+
+// once does what only a full kubelet tells, unless it was told before: the cache may be behind.
+func (k *kubelets) once(what string, do func() error) error {
+	if _, told := k.told.LoadOrStore(what, true); told || !k.full {
+		return nil
+	}
+	err := do()
+	if err != nil {
+		k.told.Delete(what)
 	}
 	return err
 }

@@ -73,7 +73,7 @@ func parse(text string) manifest {
 
 // with lays YAML over a manifest as a merge patch does: mappings are merged, lists replaced, null takes away.
 func (m manifest) with(changes ...string) manifest {
-	out := map[string]any(runtime.DeepCopyJSON(m))
+	out := runtime.DeepCopyJSON(m)
 	for _, change := range changes {
 		merge(out, parse(change))
 	}

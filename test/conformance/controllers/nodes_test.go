@@ -168,15 +168,6 @@ func (s *script) patchNode(name, change string) {
 	})
 }
 
-// deleteNode takes one of the script's nodes away.
-func (s *script) deleteNode(name string) {
-	s.begin("delete node %s", name)
-	err := s.side.client.Resource(s.side.resource("node")).Delete(s.ctx, s.nodeName(name), metav1.DeleteOptions{})
-	if err != nil {
-		s.fail("%v", err)
-	}
-}
-
 // on filters pods by the script's name of their node.
 func (s *script) on(name string) func(*corev1.Pod) bool {
 	return func(p *corev1.Pod) bool { return nodeOf(p) == s.nodeName(name) }

@@ -82,11 +82,10 @@ func (s *script) observe(kind string, before, after *unstructured.Unstructured) 
 		return
 	}
 	e := event{kind: changed}
-	switch {
-	case after == nil:
+	if after == nil {
 		e = event{went, asPod(before)}
 		delete(s.living, e.pod.UID)
-	default:
+	} else {
 		e.pod = asPod(after)
 		if before == nil || before.GetUID() != after.GetUID() {
 			e.kind = came

@@ -1,0 +1,118 @@
+// Copyright The Pinnace Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/pinnace-dev/pinnace/internal/suffix"
+)
+
+// direction translates a kind, and says whether there is an equal on the other side.
+type direction func(schema.GroupVersionKind) (schema.GroupVersionKind, bool)
+
+// up goes from Pinnace's kinds to upstream's.
+func up(kind schema.GroupVersionKind) (schema.GroupVersionKind, bool) {
+	if kind.Group == suffix.Group(metricsGroup) {
+		kind.Group = metricsGroup
+		return kind, true
+	}
+	return suffix.ToUpstream(kind)
+}
+
+// down goes from upstream's kinds to Pinnace's.
+func down(kind schema.GroupVersionKind) (schema.GroupVersionKind, bool) {
+	if kind.Group == metricsGroup {
+		kind.Group = suffix.Group(metricsGroup)
+		return kind, true
+	}
+	return suffix.ToPinnace(kind)
+}
+
+// translate applies the suffix rule to an object or a list as JSON has it, in place, and to the references in it. What has no
+// equal stays as it is.
+func translate(object map[string]any, to direction) {
+	items, _ := object["items"].([]any)
+	kind, _ := object["kind"].(string)
+	if single, isList := strings.CutSuffix(kind, "List"); isList && items != nil {
+		rename(object, "apiVersion", single, to)
+		for _, item := range items {
+			if one, ok := item.(map[string]any); ok {
+				translate(one, to)
+			}
+		}
+		return
+	}
+	upstream := rename(object, "apiVersion", kind, to)
+	for _, reference := range suffix.References(upstream) {
+		follow(object, reference.Path, func(at map[string]any) {
+			named, _ := at["kind"].(string)
+			if named == "" {
+				named = reference.Kind
+			}
+			if reference.Form == suffix.ByAPIGroup {
+				renameGroup(at, named, to)
+				return
+			}
+			rename(at, "apiVersion", named, to)
+		})
+	}
+}
+
+// rename translates an apiVersion field, and returns the kind as upstream has it.
+func rename(object map[string]any, field, kind string, to direction) schema.GroupVersionKind {
+	version, _ := object[field].(string)
+	from := schema.FromAPIVersionAndKind(version, kind)
+	if translated, ok := to(from); ok && version != "" {
+		object[field], _ = translated.ToAPIVersionAndKind()
+		from = translated
+	}
+	if upstream, ok := up(from); ok {
+		return upstream
+	}
+	return from
+}
+
+// renameGroup translates an apiGroup field: it names no version, so that any kind of that name and group will do.
+func renameGroup(object map[string]any, kind string, to direction) {
+	group, _ := object["apiGroup"].(string)
+	if group == "" {
+		return
+	}
+	for _, known := range suffix.Kinds() {
+		for _, from := range []schema.GroupVersionKind{known.Upstream, known.Pinnace} {
+			if from.Group != group || from.Kind != kind {
+				continue
+			}
+			if translated, ok := to(from); ok {
+				object["apiGroup"] = translated.Group
+				return
+			}
+		}
+	}
+}
+
+// follow visits the mappings at a path; "*" stands for every item of a list.
+func follow(value any, path []string, visit func(map[string]any)) {
+	if len(path) == 0 {
+		if at, ok := value.(map[string]any); ok {
+			visit(at)
+		}
+		return
+	}
+	switch at := value.(type) {
+	case map[string]any:
+		if next, ok := at[path[0]]; ok {
+			follow(next, path[1:], visit)
+		}
+	case []any:
+		if path[0] == "*" {
+			for _, item := range at {
+				follow(item, path[1:], visit)
+			}
+		}
+	}
+}
