@@ -32,6 +32,7 @@ on while it is stopped, and it takes them over when it starts again.`,
 	flags.StringVar(&o.NodeIP, "node-ip", "", "`address` under which other nodes reach this one; the default route's unless given")
 	flags.StringVar(&o.DataDir, "data-dir", o.DataDir, "`folder` for volumes and logs")
 	flags.StringVar(&o.RuntimeEndpoint, "runtime-endpoint", o.RuntimeEndpoint, "`socket` of the container runtime, as unix:///path")
+	flags.StringVar(&o.CgroupRoot, "cgroup-root", o.CgroupRoot, "parent `cgroup` of the pods, this agent's alone: what runs below it and is of no pod of this node is killed")
 	flags.StringVar(&o.CNIConfDir, "cni-conf-dir", o.CNIConfDir, "`folder` into which the pod network's configuration is written; empty leaves the network to others")
 	flags.StringVar(&o.ClusterCIDR, "cluster-cidr", o.ClusterCIDR, "`network` of all pods")
 	flags.StringVar(&o.ServiceCIDR, "service-cidr", o.ServiceCIDR, "`network` of the services' addresses")
@@ -42,6 +43,8 @@ on while it is stopped, and it takes them over when it starts again.`,
 	flags.StringVar(&o.Server.ClientCAFile, "client-ca-file", "", "`file` with the authorities of clients' certificates; without, only bearer tokens tell who asks")
 	addKeepFlags(flags, &o.Keep)
 	addResourceFlags(flags, &o.Resources)
+	addDownFlags(flags, &o.Down)
+	flags.StringSliceVar(&o.UnsafeSysctls, "allowed-unsafe-sysctls", nil, "`names` of sysctls that pods may set beside the safe ones, such as kernel.msg*,net.core.somaxconn")
 	addLogFlags(flags, &o.Log)
 	return command
 }
@@ -54,6 +57,12 @@ func addKeepFlags(flags *pflag.FlagSet, o *setup.AgentKeepOptions) {
 	flags.IntVar(&o.ImageGCLow, "image-gc-low-threshold", o.ImageGCLow, "`percentage` of the disk in use down to which they are removed")
 	flags.DurationVar(&o.ImageMinimumAge, "minimum-image-ttl-duration", o.ImageMinimumAge, "`time` that an unused image stays at least")
 	flags.IntVar(&o.DeathLines, "death-log-lines", o.DeathLines, "`number` of last lines of the log kept with each death of a container, at most 10; 0 for none")
+}
+
+func addDownFlags(flags *pflag.FlagSet, o *setup.AgentDownOptions) {
+	flags.DurationVar(&o.Grace, "shutdown-grace-period", 0, "`time` for all pods to end, as failed, when the agent gets SIGTERM, such as at the machine's shutdown; 0 leaves them running")
+	flags.DurationVar(&o.Critical, "shutdown-grace-period-critical-pods", 0, "`part` of the shutdown's time that is for critical pods, which are stopped last")
+	flags.BoolVar(&o.StopPods, "stop-pods", false, "stop the pods' containers at SIGTERM, and tell; the next agent runs the same pods again")
 }
 
 func addLogFlags(flags *pflag.FlagSet, o *setup.LogOptions) {

@@ -19,6 +19,8 @@ type nodeFacts struct {
 	unsafeSysctls []string
 	// withoutAppArmor says that the kernel can't hold a container to an AppArmor profile.
 	withoutAppArmor bool
+	// down says whether and how the node goes down.
+	down goingDown
 }
 
 // Reasons for which a pod isn't taken, upstream's.
@@ -43,6 +45,9 @@ func refused(s situation) *podFailure {
 	}
 	reject := func(reason, message string) *podFailure {
 		return &podFailure{reason: reason, message: "Pod was rejected: " + message}
+	}
+	if s.mem.facts.down == downForGood {
+		return &podFailure{reason: reasonShutdown, message: messageRejected}
 	}
 	if sc := s.pod.Spec.SecurityContext; sc != nil {
 		for _, sysctl := range sc.Sysctls {
@@ -86,7 +91,9 @@ func sysctlNamespace(name string) string {
 }
 
 func wantsAppArmor(s situation) bool {
-	confined := func(p *corev1.AppArmorProfile) bool { return p != nil && p.Type != corev1.AppArmorProfileTypeUnconfined }
+	confined := func(p *corev1.AppArmorProfile) bool {
+		return p != nil && p.Type != corev1.AppArmorProfileTypeUnconfined
+	}
 	if sc := s.pod.Spec.SecurityContext; sc != nil && confined(sc.AppArmorProfile) {
 		return true
 	}

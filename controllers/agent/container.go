@@ -58,7 +58,7 @@ func makeContainerConfig(pod *pcorev1.Pod, step startStep, in containerInputs) (
 		config.LogPath = filepath.Join(c.Name, strconv.Itoa(int(step.restartCount))+".log")
 	}
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
-		if signal, ok := runtimeapi.Signal_value[string(*c.Lifecycle.StopSignal)]; ok {
+		if signal, ok := runtimeapi.Signal_value["SIGNAL_"+string(*c.Lifecycle.StopSignal)]; ok {
 			config.StopSignal = runtimeapi.Signal(signal)
 		}
 	}

@@ -132,7 +132,9 @@ func (r *Reconciler) run(ctx context.Context, node *nodeState, pod *pcorev1.Pod,
 	}
 	wait.until(p.wake)
 	if pod.DeletionTimestamp != nil && p.gone {
-		return r.finish(ctx, rec, pod)
+		err := r.finish(ctx, rec, pod)
+		rec.atRest.Store(err == nil)
+		return err
 	}
 	if p.gone && evicted(pod) && !rec.emptied {
 		if err := r.cleanUp(ctx, rec, pod); err != nil {
@@ -145,7 +147,9 @@ func (r *Reconciler) run(ctx context.Context, node *nodeState, pod *pcorev1.Pod,
 			return err
 		}
 	}
-	return r.report(ctx, rec, pod, seen, p, wait)
+	err = r.report(ctx, rec, pod, seen, p, wait)
+	rec.atRest.Store(err == nil && p.ending && p.gone)
+	return err
 }
 
 // converge plans and applies until there is nothing to do now.
@@ -159,6 +163,7 @@ func (r *Reconciler) converge(ctx context.Context, rec *record, pod *pcorev1.Pod
 		r.look(rec, pod, seen)
 		now := r.options.Now()
 		rec.mu.Lock()
+		rec.mem.facts.down = goingDown(rec.node.down.Load())
 		s := situation{pod: pod, seen: seen, mem: &rec.mem, now: now}
 		p := makePlan(s)
 		if p.ending && rec.mem.endingSince.IsZero() {

@@ -59,6 +59,9 @@ func (r *Reconciler) stop(ctx context.Context, rec *record, pod *pcorev1.Pod, st
 			logf.FromContext(ctx).Error(err, "Stopping a container failed, trying again", "pod", klog.KObj(pod), "container", step.container.name())
 			sleep(ctx, time.Second)
 		}
+		if err == nil && !rec.node.Simulated {
+			rec.node.awaitEnd(bounded, id)
+		}
 		rec.mu.Lock()
 		delete(rec.mem.stopping, id)
 		rec.mu.Unlock()

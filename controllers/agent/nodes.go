@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -79,6 +80,8 @@ type nodeState struct {
 
 	// facts decide which pods the node takes.
 	facts nodeFacts
+	// down is a goingDown.
+	down atomic.Int32
 
 	mu sync.Mutex
 	// known is what the runtime can do, once it was asked.

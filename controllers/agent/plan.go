@@ -35,7 +35,7 @@ type memory struct {
 	// probed has the results by container ID; with withoutProbes every probe counts as passed.
 	probed        map[string]probeResults
 	withoutProbes bool
-	// facts are what the node allows.
+	// facts are what the node allows, and whether it goes down.
 	facts nodeFacts
 	// messages are the termination messages by container ID.
 	messages map[string]string
@@ -116,7 +116,9 @@ type plan struct {
 	wake time.Time
 	// ending says that the pod is to run no more, whether deleted, failed or done; gone that nothing of it is left.
 	ending, gone bool
-	fail         *podFailure
+	// down says that it ends with its node alone, and is to run again with it.
+	down bool
+	fail *podFailure
 }
 
 // onlyMakes says that the plan takes nothing away: what is new is all that will have changed.
@@ -155,11 +157,16 @@ func makePlan(s situation) plan {
 	if p.fail == nil {
 		p.fail = refused(s)
 	}
-	if p.fail == nil && s.pod.DeletionTimestamp == nil {
+	if p.fail == nil && s.pod.DeletionTimestamp == nil && s.mem.facts.down != downForNow {
 		p.fail = restartedTooOften(s)
 	}
 	if s.pod.DeletionTimestamp != nil || podstate.IsTerminal(s.pod.Status.Phase) || p.fail != nil {
 		planEnd(s, p)
+		return *p
+	}
+	if s.mem.facts.down == downForNow {
+		planEnd(s, p)
+		p.down = true
 		return *p
 	}
 	sandboxID, attempt, why := s.seen.sandbox(s.pod.Spec.HostNetwork)

@@ -122,6 +122,9 @@ func planEnd(s situation, p *plan) {
 	if p.fail != nil && p.fail.grace != nil {
 		grace = *p.fail.grace
 	}
+	if s.mem.facts.down == downForNow {
+		grace = min(grace, downGraceMost)
+	}
 	left := max(since.Add(grace).Sub(s.now), min(grace, graceLeast))
 
 	var sidecars []*container

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -21,6 +22,9 @@ type record struct {
 	node *nodeState
 	// firstSeen is when this agent first saw the pod; references read before that are not used.
 	firstSeen time.Time
+
+	// atRest says that the pod has ended, whether deleted, done or with its node, and that its status tells.
+	atRest atomic.Bool
 
 	mu  sync.Mutex
 	mem memory

@@ -55,6 +55,9 @@ func makeStatus(s situation, p *plan, h host) pcorev1.PodStatus {
 	case p.fail != nil:
 		out.Phase, out.Reason, out.Message = corev1.PodFailed, p.fail.reason, p.fail.message
 	}
+	if p.down {
+		tellDown(&out, old)
+	}
 	// A failed pod is told when its processes are gone, so that nobody starts its successor beside it.
 	if p.fail != nil && !podstate.IsTerminal(old.Phase) && s.seen.anyRuns() {
 		out.Phase = corev1.PodRunning

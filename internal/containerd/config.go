@@ -54,6 +54,9 @@ type Config struct {
 	LogLevel string
 }
 
+// runDir holds the states of all nodes.
+const runDir = "/run/pinnace"
+
 // ForNode returns the usual configuration of a node's containerd. nodeDir is the node's folder in the data folder, and
 // assets the folder with containerd, its shim, runc and cni/. What doesn't survive a reboot lies below /run/pinnace in
 // a folder whose name depends on nodeDir alone, so that nodes and data folders never meet.
@@ -62,7 +65,7 @@ func ForNode(nodeDir, assets string) Config {
 	dir := filepath.Join(nodeDir, "containerd")
 	return Config{
 		Root:                filepath.Join(dir, "root"),
-		State:               filepath.Join("/run/pinnace", hex.EncodeToString(sum[:6])),
+		State:               filepath.Join(runDir, hex.EncodeToString(sum[:6])),
 		ConfigFile:          filepath.Join(dir, "config.toml"),
 		LogFile:             filepath.Join(dir, "containerd.log"),
 		Program:             filepath.Join(assets, "containerd"),
@@ -177,6 +180,12 @@ func (c Config) Write() error {
 	for _, f := range folders {
 		if err := os.MkdirAll(f.path, f.mode); err != nil {
 			return fmt.Errorf("making containerd's folders: %w", err)
+		}
+	}
+	// Others may have made the folder above State for root alone. Root of a user namespace is none of the host's users there.
+	if above := filepath.Dir(c.State); above == runDir {
+		if err := os.Chmod(above, 0o711); err != nil {
+			return fmt.Errorf("letting users of containers pass through %s: %w", above, err)
 		}
 	}
 	next := c.ConfigFile + ".new"

@@ -47,6 +47,9 @@ func translate(object map[string]any, to direction) {
 		return
 	}
 	upstream := rename(object, "apiVersion", kind, to)
+	if upstream.Group == "" && upstream.Kind == "Pod" {
+		complete(object)
+	}
 	for _, reference := range suffix.References(upstream) {
 		follow(object, reference.Path, func(at map[string]any) {
 			named, _ := at["kind"].(string)
@@ -59,6 +62,13 @@ func translate(object map[string]any, to direction) {
 			}
 			rename(at, "apiVersion", named, to)
 		})
+	}
+}
+
+// complete writes what every pod of upstream's has, so that kubectl doesn't look whether it is there.
+func complete(pod map[string]any) {
+	if spec, ok := pod["spec"].(map[string]any); ok && len(spec) > 0 && spec["securityContext"] == nil && pod["status"] != nil {
+		spec["securityContext"] = map[string]any{}
 	}
 }
 

@@ -80,10 +80,15 @@ func (m *NodeMatcher) selects(node *pcorev1.Node) bool {
 // puttingUpWith says whether one of the tolerations puts up with a taint.
 func puttingUpWith(tolerations []corev1.Toleration, taint *corev1.Taint) bool {
 	for i := range tolerations {
-		// The comparing operators are there whether or not a version of the API lets anybody write them.
-		if tolerations[i].ToleratesTaint(logr.Discard(), taint, true) {
+		if Tolerates(&tolerations[i], taint) {
 			return true
 		}
 	}
 	return false
+}
+
+// Tolerates says whether a toleration matches a taint, whatever the time for which it does.
+func Tolerates(t *corev1.Toleration, taint *corev1.Taint) bool {
+	// The comparing operators are there whether or not a version of the API lets anybody write them.
+	return t.ToleratesTaint(logr.Discard(), taint, true)
 }

@@ -22,6 +22,9 @@ const (
 // ReasonTooManyRestarts is status.reason of a pod that failed because a container used up spec.maxRestarts.
 const ReasonTooManyRestarts = "TooManyRestarts"
 
+// ReasonNodeDown is status.reason of a pod whose node was stopped in order; it runs again when the node does.
+const ReasonNodeDown = "NodeDown"
+
 // reasonNodeLost is the pod's status.reason once its node is unreachable; kubectl then shows Unknown.
 const reasonNodeLost = "NodeLost"
 
@@ -44,6 +47,9 @@ func Columns(pod *pcorev1.Pod, deleting bool) pcorev1.Columns {
 	}
 	if v.status.Phase == corev1.PodFailed && v.status.Reason == ReasonTooManyRestarts {
 		v.reason = ReasonTooManyRestarts // says more than how the last try ended
+	}
+	if v.status.Reason == ReasonNodeDown {
+		v.reason = ReasonNodeDown // nor does how its containers were stopped
 	}
 	switch {
 	case deleting && v.status.Reason == reasonNodeLost:

@@ -54,6 +54,8 @@ type AgentOptions struct {
 	CNIConfDir string
 	// ClusterCIDR is the network of all pods, ServiceCIDR that of Pinnace's services.
 	ClusterCIDR, ServiceCIDR string
+	// CgroupRoot is the parent of the pods' cgroups. It is this agent's alone: what runs below it and is of no pod of this node is killed.
+	CgroupRoot string
 	// Simulate plays that many nodes without a runtime; 0 is one real node.
 	Simulate int
 	// Server says how the agent's server answers.
@@ -62,7 +64,11 @@ type AgentOptions struct {
 	Keep AgentKeepOptions
 	// Resources says what of the machine pods may have, and when they have to go.
 	Resources AgentResourceOptions
-	Log       LogOptions
+	// Down says what becomes of the pods when the agent is told to end.
+	Down AgentDownOptions
+	// UnsafeSysctls are allowed to pods beside the safe ones; a name may end in "*".
+	UnsafeSysctls []string
+	Log           LogOptions
 }
 
 // NewAgentOptions returns the defaults.
@@ -77,6 +83,7 @@ func NewAgentOptions() AgentOptions {
 		RuntimeEndpoint: "unix:///run/containerd/containerd.sock",
 		ClusterCIDR:     "10.244.0.0/16",
 		ServiceCIDR:     "10.97.0.0/16",
+		CgroupRoot:      cgroup.Pods,
 		Keep:            newAgentKeepOptions(),
 		Resources:       newAgentResourceOptions(),
 	}
@@ -86,6 +93,9 @@ func NewAgentOptions() AgentOptions {
 func RunAgent(ctx context.Context, o AgentOptions) error {
 	if o.NodeName == "" {
 		return errors.New("the node has no name: give one with --node-name")
+	}
+	if err := o.Down.check(); err != nil {
+		return err
 	}
 	logger, err := o.Log.install()
 	if err != nil {
@@ -128,7 +138,7 @@ func RunAgent(ctx context.Context, o AgentOptions) error {
 		return err
 	}
 	logger.Info("Starting the agent", "node", o.NodeName, "host", config.Host)
-	return mgr.Start(ctx)
+	return runUntilDown(ctx, mgr, o.Down, pods, nodes)
 }
 
 // addRealNode wires a node that runs containers.
@@ -153,7 +163,7 @@ func addRealNode(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, nodes
 	if err != nil {
 		return err
 	}
-	if err := resources.enforce(cgroup.Pods); err != nil {
+	if err := resources.enforce(o.CgroupRoot); err != nil {
 		return err
 	}
 	// What the kernel lacks is an operator's to know; pods without it work, but for what the problem names.
@@ -197,11 +207,12 @@ func addRealNode(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, nodes
 		ClusterDNS:    resources.dns,
 		ClusterDomain: o.Resources.ClusterDomain,
 		Volumes:       volumes,
+		UnsafeSysctls: o.UnsafeSysctls,
 		LogDir:        logDir,
-		CgroupRoot:    cgroup.Pods,
+		CgroupRoot:    o.CgroupRoot,
 		Parallel:      parallelStarts(),
 		DeathLines:    o.Keep.deathLines(),
-		PullProgress:  pullProgress(runtime),
+		PullProgress:  PullProgress(runtime),
 	}
 	layout := n
 	n.Eviction = resources.eviction(o, &layout, runtime, func(ctx context.Context) error {

@@ -84,7 +84,7 @@ func addKeeper(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, runtime
 		},
 		Volumes: volumes,
 		LogDir:  logDir,
-		Cgroups: cgroup.Leftovers{Parent: cgroup.Pods},
+		Cgroups: cgroup.Leftovers{Parent: o.CgroupRoot},
 		Images:  images,
 		Logs:    logs,
 		Tell: func(reason, note string) {
@@ -94,8 +94,8 @@ func addKeeper(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, runtime
 	return keeper, mgr.Add(keeper)
 }
 
-// pullProgress reads how far pulls are from the runtime's store on this machine's disk; a runtime that has none there tells nothing.
-func pullProgress(runtime *cri.Client) func(ctx context.Context, since time.Time) (agent.PullProgress, bool) {
+// PullProgress reads how far pulls are from the runtime's store on this machine's disk; a runtime that has none there tells nothing.
+func PullProgress(runtime *cri.Client) func(ctx context.Context, since time.Time) (agent.PullProgress, bool) {
 	return func(ctx context.Context, since time.Time) (out agent.PullProgress, ok bool) {
 		info, err := runtime.ImageFsInfo(ctx)
 		if err != nil {

@@ -27,6 +27,7 @@ import (
 	"github.com/pinnace-dev/pinnace/controllers/node/ipam"
 	"github.com/pinnace-dev/pinnace/controllers/node/lifecycle"
 	"github.com/pinnace-dev/pinnace/controllers/node/podgc"
+	"github.com/pinnace-dev/pinnace/controllers/node/tainteviction"
 	"github.com/pinnace-dev/pinnace/controllers/placement"
 	"github.com/pinnace-dev/pinnace/controllers/policy/disruption"
 	"github.com/pinnace-dev/pinnace/internal/kube"
@@ -88,6 +89,7 @@ func addManagerControllers(ctx context.Context, mgr ctrl.Manager, o ManagerOptio
 		lifecycle.NewReconciler(c, lifecycle.Options{}),
 		access.NewReconciler(c),
 		podgc.NewReconciler(c, live, podgc.Options{}),
+		tainteviction.NewReconciler(c),
 	)
 }
 

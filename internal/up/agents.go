@@ -62,10 +62,16 @@ func (m *machine) startAgent(ctx context.Context, n *node) error {
 			"agent", "--kubeconfig=" + kubeconfig, "--node-name=" + n.name,
 			"--cluster-cidr=" + m.options.PodCIDR, "--service-cidr=" + m.options.ServiceCIDR,
 			"--data-dir=" + filepath.Join(n.dir, "agent"), "--runtime-endpoint=" + n.endpoint,
+			"--cgroup-root=" + n.cgroupRoot(),
 		},
 		Env: memoryEnv,
 	}
 	p.Args = append(p.Args, server...)
+	if m.removesPods() {
+		// What is removed after the agent has gone is told before.
+		p.Args = append(p.Args, "--stop-pods")
+		p.StopTimeout = agentStopTimeout
+	}
 	if m.options.RuntimeEndpoint == "" {
 		p.Args = append(p.Args, "--cni-conf-dir="+n.containerd.CNIConfDir)
 	}
@@ -74,6 +80,12 @@ func (m *machine) startAgent(ctx context.Context, n *node) error {
 	}
 	return m.supervise(ctx, n.netns, p)
 }
+
+// agentStopTimeout is longer than --stop-pods takes at most.
+const agentStopTimeout = 40 * time.Second
+
+// removesPods says whether the containers go at the end: those of runtimes that are ours.
+func (m *machine) removesPods() bool { return !m.options.KeepPods && m.options.RuntimeEndpoint == "" }
 
 // serverArgs give an agent's server a certificate in its node's name, and tell it whose clients to trust.
 func (m *machine) serverArgs(n *node) ([]string, error) {

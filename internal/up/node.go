@@ -157,7 +157,7 @@ func (m *machine) startContainerd(ctx context.Context, n *node) error {
 	}
 	if !m.options.KeepPods {
 		m.push("", func(context.Context) error {
-			return errors.Join(n.containerd.RemoveState(), cgroup.RemoveEmpty(cgroup.Pods))
+			return errors.Join(n.containerd.RemoveState(), cgroup.RemoveEmpty(n.cgroupRoot()))
 		})
 	}
 	p := supervise.Process{
@@ -174,7 +174,7 @@ func (m *machine) startContainerd(ctx context.Context, n *node) error {
 	if !m.options.KeepPods {
 		// Pushed after containerd, so done before it stops; the agent has stopped by then.
 		m.push("Stopping the containers of "+n.name, func(ctx context.Context) error {
-			return errors.Join(removePods(ctx, n.endpoint), n.removeNetwork(ctx))
+			return errors.Join(removePods(ctx, n), n.removeNetwork(ctx))
 		})
 	}
 	return m.awaitRuntime(ctx, n)
@@ -205,9 +205,9 @@ func (m *machine) awaitRuntime(ctx context.Context, n *node) error {
 // stopGrace is what containers get to end by themselves when everything stops.
 const stopGrace = 10 * time.Second
 
-// removePods stops and removes every pod of a runtime that is ours alone.
-func removePods(ctx context.Context, endpoint string) error {
-	client, err := cri.Dial(endpoint)
+// removePods stops and removes every pod of a node whose runtime is ours alone.
+func removePods(ctx context.Context, n *node) error {
+	client, err := cri.Dial(n.endpoint)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func removePods(ctx context.Context, endpoint string) error {
 	all = nil
 	for _, s := range sandboxes {
 		all = append(all, func() error {
-			return errors.Join(client.StopPodSandbox(ctx, s.Id), client.RemovePodSandbox(ctx, s.Id), cgroup.RemovePod(cgroup.Pods, s.GetMetadata().GetUid()))
+			return errors.Join(client.StopPodSandbox(ctx, s.Id), client.RemovePodSandbox(ctx, s.Id), cgroup.RemovePod(n.cgroupRoot(), s.GetMetadata().GetUid()))
 		})
 	}
 	if err := inParallel(all); err != nil {
@@ -254,6 +254,12 @@ func inParallel(all []func() error) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// cgroupRoot is the parent of the node's pods, its own: an agent kills what runs there and is of no pod that it knows.
+func (n *node) cgroupRoot() string {
+	sum := sha256.Sum256([]byte(n.dir))
+	return cgroup.Pods + "-" + hex.EncodeToString(sum[:4])
 }
 
 // address is where the machine reaches the node.

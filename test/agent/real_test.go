@@ -30,15 +30,24 @@ var realStories = []struct {
 	{"hooks", storyHooks},
 	{"security context", storySecurity},
 	{"memory limit", storyMemory},
+	{"limits of pods in their cgroups", storyLimits},
+	{"resize", storyResize},
+	{"eviction", storyEviction},
 	{"subPath stays in its volume", storySubPath},
 	{"a killed container is restarted", storyKilled},
 	{"nothing is left of a pod on disk and in cgroups", storyLeftovers},
+	{"deaths without lines", storyDeathsWithoutLines},
+	{"who ate the memory", storyWhoAteTheMemory},
+	{"how far a pull is", storyPullProgress},
+	{"log rotation", storyLogRotation},
+	{"what gone pods left is tidied", storyTidy},
+	{"image collection", storyImageCollection},
 	{"latency", storyLatency},
 	{"twenty at once", storyTwenty},
 }
 
 func runRealStories(t *testing.T, w *world) {
-	for _, story := range realStories {
+	for _, story := range append(realLifecycleStories, realStories...) {
 		t.Run(story.name, func(t *testing.T) { story.run(t, w) })
 	}
 }

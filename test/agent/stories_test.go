@@ -31,18 +31,24 @@ var stories = []struct {
 	{"a restart of the agent adopts", storyAdopt},
 	{"a pod deleted while the agent was down is stopped", storyDeletedMeanwhile},
 	{"a deletion leaves nothing", storyDelete},
+	{"deaths are told when containers and agent are gone", storyDeaths},
 }
 
-func TestOnFake(t *testing.T) { runStories(t, fakeWorld(t)) }
+func TestOnFake(t *testing.T) {
+	w := fakeWorld(t)
+	runStories(t, w)
+	runDownStories(t, w)
+}
 
 func TestOnContainerd(t *testing.T) {
 	w := realWorld(t)
 	runStories(t, w)
 	runRealStories(t, w)
+	runDownStories(t, w)
 }
 
 func runStories(t *testing.T, w *world) {
-	for _, story := range stories {
+	for _, story := range append(stories, lifecycleStories...) {
 		t.Run(story.name, func(t *testing.T) { story.run(t, w) })
 	}
 }

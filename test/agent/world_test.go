@@ -56,6 +56,8 @@ type world struct {
 	real      *node.Node
 	fake      *fake.Runtime
 	volumes   *volume.Manager
+	agent     *agent.Reconciler
+	meter     *meter
 
 	statusWrites, patches atomic.Int64
 	stop                  context.CancelFunc
@@ -168,12 +170,19 @@ func (w *world) start() {
 	if w.real != nil {
 		n.Volumes, n.LogDir, n.CgroupRoot, n.Parallel = w.volumes, filepath.Join(w.real.Dir, "logs"), cgroupRoot, 4
 	}
+	if w.real != nil {
+		n.PullProgress = setup.PullProgress(w.real.CRI)
+	}
+	if w.real != nil {
+		w.guard(w.t, &n)
+	}
 	if err := reconciler.AddNode(n); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := reconciler.SetupWithManager(mgr); err != nil {
 		w.t.Fatal(err)
 	}
+	w.agent = reconciler
 	ctx, cancel := context.WithCancel(context.Background())
 	w.stop, w.done = cancel, make(chan error, 1)
 	go func() { w.done <- mgr.Start(ctx) }()
@@ -271,7 +280,12 @@ func (w *world) delete(t *testing.T, pod *pcorev1.Pod) {
 
 func (w *world) get(t *testing.T, pod *pcorev1.Pod, path string) string {
 	t.Helper()
-	response, err := (&http.Client{Timeout: 3 * time.Second}).Get("http://" + pod.Status.PodIP + ":8080" + path)
+	return w.getAt(t, pod, "8080", path)
+}
+
+func (w *world) getAt(t *testing.T, pod *pcorev1.Pod, port, path string) string {
+	t.Helper()
+	response, err := (&http.Client{Timeout: 3 * time.Second}).Get("http://" + pod.Status.PodIP + ":" + port + path)
 	if err != nil {
 		return "error: " + err.Error()
 	}

@@ -107,3 +107,6 @@ func (n *Node) writeOlderConfig() error {
 	}
 	return nil
 }
+
+// Older says that the runtime is a containerd of before 2.0.
+func (n *Node) Older() bool { return n.older }

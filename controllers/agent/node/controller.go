@@ -96,6 +96,8 @@ type Reconciler struct {
 // state is a node with what is kept of it.
 type state struct {
 	Node
+	// down says that the node goes down. The Reconciler's lock guards it.
+	down bool
 	// toldCIDRs are the networks that OnPodCIDRs has taken.
 	toldCIDRs string
 	lease     leaseState
@@ -202,7 +204,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	now := r.options.Now()
-	status := makeStatus(object, n.look(ctx), now)
+	f := n.look(ctx)
+	r.mu.Lock()
+	f.down = n.down
+	r.mu.Unlock()
+	status := makeStatus(object, f, now)
 	again := r.options.LookEvery
 	if !isReady(&status) {
 		again = lookSoon

@@ -24,6 +24,7 @@ type facts struct {
 	runtimeError   error
 	pressure       Pressure
 	pressureError  error
+	down           bool
 }
 
 // makeStatus computes the node's status; conditions of other writers are kept.
@@ -62,6 +63,8 @@ func conditions(f facts) []corev1.NodeCondition {
 	}
 	ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "AgentReady", Message: "the agent is posting ready status"}
 	switch {
+	case f.down:
+		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "AgentNotReady", "node is shutting down"
 	case f.runtimeError != nil:
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "RuntimeNotReady", "container runtime doesn't answer: "+f.runtimeError.Error()
 	default:

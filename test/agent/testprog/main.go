@@ -9,6 +9,7 @@
 //	grpc PORT [NAME]   gRPC's health service: SERVING for the service of that name
 //	write FILE TEXT    appends a line
 //	eat MIB            takes that much memory
+//	fill FILE MIB      writes that much
 //	cat FILE           prints it
 //	do LINE...         does one line after the other, each a command with its arguments between spaces
 //
@@ -63,6 +64,11 @@ func run(given []string) {
 		_, err = fmt.Fprintln(f, args[2])
 		check(err)
 		check(f.Close())
+		return
+	case "fill":
+		mib, err := strconv.Atoi(args[2])
+		check(err)
+		check(os.WriteFile(args[1], make([]byte, mib<<20), 0o644))
 		return
 	case "cat":
 		data, err := os.ReadFile(args[1])

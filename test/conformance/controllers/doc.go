@@ -5,7 +5,7 @@
 //
 // A scenario is one script in upstream's vocabulary: apply a manifest, wait for a condition, scale, change the image, let a
 // pod fail, pause, roll back, cordon a node. It runs once on native kinds, under kube-controller-manager and
-// kube-scheduler, and once on Pinnace's, under our manager, on one API server and in a namespace with the same name rules. The
+// kube-scheduler, and once on Pinnace's, under our manager, at the same time and in the same namespace of one API server. The
 // script says what it wants in upstream's kinds; the suffix rule makes ours of them.
 //
 // Both sides' nodes are played by one stand-in (kubelet_test.go), which looks at the image's name to decide whether a pod
