@@ -23,9 +23,11 @@ up: assets build images ## Run Pinnace with the sample until Ctrl-C; UP_FLAGS="-
 ##@ Build
 
 .PHONY: build
-build: ## Build bin/pinnace.
+build: ## Build bin/pinnace and kubectl's plugin, bin/kubectl-pinnace.
 	$(GO_BUILD) -o bin/pinnace ./cmd/pinnace
-	@ln -sf pinnace bin/kubectl-pinnace
+	@# It was a link to bin/pinnace once, through which the next line would write.
+	@if [[ -L bin/kubectl-pinnace ]]; then rm bin/kubectl-pinnace; fi
+	$(GO_BUILD) -o bin/kubectl-pinnace ./cmd/kubectl-pinnace
 
 .PHONY: assets
 assets: ## Build etcd, kube-apiserver, containerd, runc, … from source into bin/assets (first time: about 8 minutes).
@@ -81,6 +83,19 @@ oracle-controllers: assets ## Compare our controllers with upstream's on the sam
 .PHONY: e2e
 e2e: assets build images ## The sample on real containers: start, answer, kill -9 of every process, restart.
 	go test -count=1 -timeout 20m -p 1 -v ./test/e2e ./test/subresources
+
+.PHONY: node-suite
+node-suite: assets ## What upstream documents of a pod's life, on real containers (root); PINNACE_TEST_RUNTIME=DIR for another containerd.
+	@# In the folder itself, so that go test prints what the suite counted.
+	go -C test/nodesuite test -count=1 -timeout 15m -run 'TestCases|TestNodeSuite'
+
+.PHONY: node-suite-debian
+node-suite-debian: assets ## The node suites on Debian's containerd and runc, which apt-get downloads.
+	@hack/node-suite-debian.sh
+
+.PHONY: chaos
+chaos: assets ## 200 random kills of containers, shims, containerd and agent under 30 pods (root); CHAOS_FLAGS="-kills 20 -seed 7".
+	go -C test/nodesuite test -count=1 -timeout 40m -run TestChaos -args $(or $(CHAOS_FLAGS),-kills 200)
 
 .PHONY: bench
 bench: assets peers build images ## Measure start, memory, idle CPU, time to ready, and pods a second beside upstream's; tables, and bin/bench*.json.

@@ -33,8 +33,11 @@ step 'Generated files are fresh' fresh
 step 'Linters and floors' make --no-print-directory lint
 step 'The assets driver' go -C hack/assets test .
 # Two packages at a time: many start an API server, and there may be two cores only.
-step 'Unit, envtest and oracle tests' go test -p 2 -timeout 25m $(go list ./... | grep -v -e /test/e2e -e /test/conformance/controllers)
+step 'Unit, envtest and oracle tests' go test -p 2 -timeout 25m $(go list ./... | grep -v -e /test/nodesuite -e /test/e2e -e /test/conformance/controllers)
 step 'Schema oracle' make --no-print-directory oracle-schema
 step 'Controller oracle' make --no-print-directory oracle-controllers
 step 'End to end on real containers' go test -count=1 -timeout 25m -v ./test/e2e
+step 'Node suite on real containers' make --no-print-directory node-suite
+step "Node suite on Debian's containerd" hack/node-suite-debian.sh
+step 'Chaos, a short one' make --no-print-directory chaos CHAOS_FLAGS='-kills 20'
 printf '\nAll tests passed in %d s.\n' $((SECONDS - started))

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command pinnace is Pinnace: `up` runs all of it on one machine, `manager` and `agent` run its parts alone, and the
-// rest are the user's tools. Under the name kubectl-pinnace it is kubectl's plugin.
+// rest are the user's tools. kubectl's plugin, cmd/kubectl-pinnace, hands these over to it, under its own name.
 package main
 
 import (

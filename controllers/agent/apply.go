@@ -93,7 +93,7 @@ func (r *Reconciler) runSandbox(ctx context.Context, rec *record, pod *pcorev1.P
 	if err := rec.takeSlot(ctx); err != nil {
 		return err
 	}
-	if _, err := rec.node.limit(pod); err != nil {
+	if err := rec.node.limit(pod); err != nil {
 		return err
 	}
 	rec.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -67,6 +68,11 @@ type Reconciler struct {
 	// base is the context of jobs and of the nodes' watches; it ends with the manager.
 	base context.Context
 	jobs sync.WaitGroup
+	// staticKeys are the names of static pods, of those that were, and of their mirrors; staticQueue holds those to look at.
+	staticKeys  map[types.NamespacedName]bool
+	staticQueue workqueue.TypedRateLimitingInterface[reconcile.Request]
+	// started says that the cache is there and the nodes are watched.
+	started atomic.Bool
 }
 
 // NewReconciler makes a Reconciler without nodes. The client reads pods from a cache, which on a real node is narrowed by the
@@ -86,12 +92,16 @@ func NewReconciler(c client.Client, options Options) *Reconciler {
 	}
 	return &Reconciler{
 		client: c, options: options, records: newRecords(), refs: newReferences(options.References),
-		nodes: map[string]*nodeState{}, base: context.Background(),
+		nodes: map[string]*nodeState{}, base: context.Background(), staticQueue: newStaticQueue(),
 	}
 }
 
 // Reconcile brings one pod, and whatever else of its name still runs, one step or many closer to what is wanted.
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	if r.isStaticRequest(req) {
+		r.wake(req.NamespacedName)
+		return ctrl.Result{}, nil
+	}
 	pod := &pcorev1.Pod{}
 	if err := r.client.Get(ctx, req.NamespacedName, pod); err != nil {
 		if !apierrors.IsNotFound(err) {
@@ -335,6 +345,9 @@ func (r *Reconciler) node(name string) *nodeState {
 func (r *Reconciler) wake(key types.NamespacedName) {
 	r.mu.Lock()
 	queue := r.queue
+	if r.staticKeys[key] {
+		queue = r.staticQueue
+	}
 	r.mu.Unlock()
 	if queue != nil {
 		queue.Add(reconcile.Request{NamespacedName: key})

@@ -221,7 +221,7 @@ func (r *Reconciler) activePods(ctx context.Context, e *evictor, now time.Time) 
 	runs := map[types.UID]bool{}
 	for i := range list.Items {
 		pod := &list.Items[i]
-		if pod.Spec.NodeName != e.node.Name || podstate.IsTerminal(pod.Status.Phase) {
+		if pod.Spec.NodeName != e.node.Name || podstate.IsTerminal(pod.Status.Phase) || isMirror(pod) {
 			continue
 		}
 		runs[pod.UID] = true

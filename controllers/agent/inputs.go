@@ -18,16 +18,28 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	imagename "github.com/pinnace-dev/pinnace/internal/image"
 	"github.com/pinnace-dev/pinnace/internal/podenv"
 	"github.com/pinnace-dev/pinnace/internal/runtime"
 	"github.com/pinnace-dev/pinnace/internal/volume"
 )
 
+// foundFor bounds how long an image counts as present without a further question: after that it may have been removed as unused.
+const foundFor = 10 * time.Second
+
 // image sees to the container's image. ok false: it is not there yet, or can't be had, which is remembered for the status.
 func (r *Reconciler) image(ctx context.Context, rec *record, pod *pcorev1.Pod, c *corev1.Container, sandbox *runtimeapi.PodSandboxConfig) (found *runtimeapi.Image, ref string, ok bool) {
 	rec.mu.Lock()
-	pulled := rec.pulled[c.Name]
+	pulled, known, age := rec.pulled[c.Name], rec.found[c.Name], r.options.Now().Sub(rec.foundAt)
+	delete(rec.found, c.Name)
 	rec.mu.Unlock()
+	if known != nil && age < foundFor {
+		return known, known.Id, true
+	}
+	if _, err := imagename.ParseReference(c.Image); err != nil {
+		rec.failStart(c.Name, "InvalidImageName", fmt.Sprintf("Failed to read the name of the image: %s", err), r.options.Now(), backoffFirst, backoffMost)
+		return nil, "", false
+	}
 	policy := pullPolicy(c)
 	if policy != corev1.PullAlways || pulled != "" {
 		spec := &runtimeapi.ImageSpec{Image: c.Image}
@@ -63,7 +75,11 @@ func (r *Reconciler) pull(ctx context.Context, rec *record, pod *pcorev1.Pod, c 
 	waits.retryAt = time.Time{}
 	set(&rec.mem.failed, c.Name, waits)
 	rec.mu.Unlock()
-	auths := r.pullSecrets(ctx, rec, pod, c.Image)
+	since := rec.firstSeen
+	if again {
+		since = r.options.Now() // A secret that was missing may be there by now.
+	}
+	auths := r.pullSecrets(ctx, pod, c.Image, since)
 	name, image := c.Name, c.Image
 	stop := r.tellProgress(&pullTeller{rec: rec, pod: pod, container: name, image: image, key: pullKey(image, auths), again: waits.delay > 0})
 	rec.node.puller.pull(r.context(), image, auths, sandbox, func(ref string, err error) {
@@ -102,8 +118,17 @@ func (r *Reconciler) prefetch(ctx context.Context, rec *record, pod *pcorev1.Pod
 			if known || pullPolicy(c) == corev1.PullNever {
 				continue
 			}
+			if _, err := imagename.ParseReference(c.Image); err != nil {
+				continue // image says so.
+			}
 			if pullPolicy(c) == corev1.PullIfNotPresent {
 				image, err := rec.node.Runtime.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: c.Image})
+				if image != nil {
+					rec.mu.Lock()
+					set(&rec.found, c.Name, image)
+					rec.foundAt = r.options.Now()
+					rec.mu.Unlock()
+				}
 				if err != nil || image != nil {
 					continue
 				}
@@ -114,10 +139,10 @@ func (r *Reconciler) prefetch(ctx context.Context, rec *record, pod *pcorev1.Pod
 }
 
 // pullSecrets are the credentials for an image's registry in the pod's pull secrets.
-func (r *Reconciler) pullSecrets(ctx context.Context, rec *record, pod *pcorev1.Pod, image string) []*runtimeapi.AuthConfig {
+func (r *Reconciler) pullSecrets(ctx context.Context, pod *pcorev1.Pod, image string, since time.Time) []*runtimeapi.AuthConfig {
 	var out []*runtimeapi.AuthConfig
 	for _, ref := range pod.Spec.ImagePullSecrets {
-		found, err := r.refs.get(ctx, "Secret", pod.Namespace, ref.Name, rec.firstSeen, r.options.Now())
+		found, err := r.refs.get(ctx, "Secret", pod.Namespace, ref.Name, since, r.options.Now())
 		if err != nil || found == nil {
 			continue // As upstream: the pull is tried without, and fails with the registry's own words.
 		}
@@ -153,9 +178,19 @@ func registryAuths(data map[string][]byte, image string) []*runtimeapi.AuthConfi
 				l.Username, l.Password, _ = strings.Cut(string(plain), ":")
 			}
 		}
-		out = append(out, &runtimeapi.AuthConfig{Username: l.Username, Password: l.Password, ServerAddress: server})
+		out = append(out, &runtimeapi.AuthConfig{Username: l.Username, Password: l.Password, ServerAddress: loginAddress(image)})
 	}
 	return out
+}
+
+// loginAddress is for which host the runtime may use a login: that of the image alone. The runtime compares a URL's host, so a bare name
+// would match nothing; Docker's own registry answers under another name, for which no address is given.
+func loginAddress(image string) string {
+	host, _, slash := strings.Cut(image, "/")
+	if !slash || !strings.ContainsAny(host, ".:") && host != "localhost" || host == "docker.io" || host == "index.docker.io" {
+		return ""
+	}
+	return "https://" + host
 }
 
 // registryMatches tells whether a login, by host and perhaps a path, is for the image.

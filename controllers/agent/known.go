@@ -33,6 +33,10 @@ func (r *Reconciler) Known(ctx context.Context, node string) (uids map[types.UID
 			images = appendImages(images, pod)
 		}
 	}
+	for _, pod := range r.staticOf() {
+		uids[pod.UID] = true
+		images = appendImages(images, pod)
+	}
 	slices.Sort(images)
 	return uids, slices.Compact(images), nil
 }

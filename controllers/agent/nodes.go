@@ -43,6 +43,8 @@ type Node struct {
 	LogDir string
 	// CgroupRoot is the parent of the pods' cgroups, such as /pinnace. Empty: the runtime's default.
 	CgroupRoot string
+	// SandboxProfile is the path of the seccomp profile of the sandboxes' own processes, where the runtime sees it. Empty: the runtime's default.
+	SandboxProfile string
 	// ClusterDNS are the addresses of the cluster's DNS. Empty: pods get the node's own resolver.
 	ClusterDNS []string
 	// ClusterDomain is the DNS domain of the cluster; cluster.local when empty.
@@ -50,6 +52,8 @@ type Node struct {
 	// ResolvConf is the node's own resolver configuration; /etc/resolv.conf when empty.
 	ResolvConf string
 
+	// StaticPodDir holds manifests of pods that run here without an API server. Empty: none.
+	StaticPodDir string
 	// UnsafeSysctls are allowed beside upstream's safe ones; a name may end in "*".
 	UnsafeSysctls []string
 
@@ -83,7 +87,8 @@ type nodeState struct {
 	// down is a goingDown.
 	down atomic.Int32
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	static staticPods
 	// known is what the runtime can do, once it was asked.
 	known *runtime.Features
 	// resolver is the node's own DNS configuration, read once.

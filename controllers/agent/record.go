@@ -30,7 +30,11 @@ type record struct {
 	mem memory
 	// pulled has the image references by container name, from the end of the pull to the start.
 	pulled map[string]string
-	probes map[string]*containerProbes
+	// found has, by container name, the images that were there at foundAt, when the sandbox was about to be made: a start soon after
+	// takes them from here instead of asking the runtime again.
+	found   map[string]*runtimeapi.Image
+	foundAt time.Time
+	probes  map[string]*containerProbes
 
 	// written is the pod as the last status write left it, until the cache has caught up.
 	written *pcorev1.Pod

@@ -120,8 +120,7 @@ func (r *Reconciler) resize(ctx context.Context, rec *record, pod *pcorev1.Pod, 
 
 func (r *Reconciler) actuate(ctx context.Context, rec *record, pod *pcorev1.Pod, step *resizeStep) error {
 	if len(step.containers) == 0 {
-		_, err := rec.node.limit(pod)
-		return err
+		return rec.node.limit(pod)
 	}
 	limits := podLimits(pod, rec.node.Capacity)
 	if err := rec.node.memoryFits(pod, limits, step); err != nil {
@@ -147,8 +146,7 @@ func (r *Reconciler) actuate(ctx context.Context, rec *record, pod *pcorev1.Pod,
 		delete(rec.mem.resize.actuated, c.id)
 		rec.mu.Unlock()
 	}
-	_, err := rec.node.limit(pod)
-	return err
+	return rec.node.limit(pod)
 }
 
 // memoryFits refuses limits below what is used: version 2 would kill for it. Upstream's words.

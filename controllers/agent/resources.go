@@ -268,16 +268,15 @@ func (n *nodeState) classShares() error {
 }
 
 // limit makes the pod's cgroup and holds it to its limits.
-func (n *nodeState) limit(pod *pcorev1.Pod) (cgroup.Limits, error) {
-	limits := podLimits(pod, n.Capacity)
+func (n *nodeState) limit(pod *pcorev1.Pod) error {
 	if n.CgroupRoot == "" {
-		return limits, nil
+		return nil
 	}
 	if err := n.classShares(); err != nil {
-		return limits, fmt.Errorf("setting up the cgroups of the pods: %w", err)
+		return fmt.Errorf("setting up the cgroups of the pods: %w", err)
 	}
-	if err := cgroup.Apply(cgroupParent(pod, &n.Node), limits); err != nil {
-		return limits, fmt.Errorf("setting up the pod's cgroup: %w", err)
+	if err := cgroup.Apply(cgroupParent(pod, &n.Node), podLimits(pod, n.Capacity)); err != nil {
+		return fmt.Errorf("setting up the pod's cgroup: %w", err)
 	}
-	return limits, nil
+	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/podstate"
+	"github.com/pinnace-dev/pinnace/internal/runtime"
 )
 
 // makeSandboxConfig says what the pod's sandbox is to be. resolver is the node's own DNS configuration.
@@ -26,7 +27,7 @@ func makeSandboxConfig(pod *pcorev1.Pod, n *Node, resolver *runtimeapi.DNSConfig
 		PortMappings: portMappings(pod),
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
 			CgroupParent:    cgroupParent(pod, n),
-			SecurityContext: sandboxSecurity(pod),
+			SecurityContext: sandboxSecurity(pod, n.SandboxProfile),
 			Sysctls:         sysctls(pod),
 		},
 	}
@@ -218,12 +219,12 @@ func namespaces(pod *pcorev1.Pod) *runtimeapi.NamespaceOption {
 	return out
 }
 
-func sandboxSecurity(pod *pcorev1.Pod) *runtimeapi.LinuxSandboxSecurityContext {
+func sandboxSecurity(pod *pcorev1.Pod, profile string) *runtimeapi.LinuxSandboxSecurityContext {
 	out := &runtimeapi.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces(pod),
 		Privileged:       anyPrivileged(pod),
-		// The pause process needs nothing: the runtime's own profile, as the kubelet has it.
-		Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+		// The pause process needs next to nothing: a profile of its own, or the runtime's, as the kubelet has it.
+		Seccomp: runtime.SandboxSeccomp(profile),
 	}
 	sc := pod.Spec.SecurityContext
 	if sc == nil {

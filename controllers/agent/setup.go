@@ -78,7 +78,9 @@ func (r *Reconciler) Start(ctx context.Context) error {
 	for _, node := range r.nodes {
 		r.watch(node)
 	}
+	r.started.Store(true)
 	r.mu.Unlock()
+	r.wakeStatic()
 	<-ctx.Done()
 	r.jobs.Wait()
 	return nil
@@ -122,7 +124,7 @@ func (r *Reconciler) changed(node *nodeState, labels map[string]string) {
 func (r *Reconciler) ours() predicate.Predicate {
 	known := func(o client.Object) bool {
 		pod, ok := o.(*pcorev1.Pod)
-		return ok && (r.node(pod.Spec.NodeName) != nil || r.records.find(pod.UID) != nil)
+		return ok && !r.staticOnly(pod) && (r.node(pod.Spec.NodeName) != nil || r.records.find(pod.UID) != nil)
 	}
 	return predicate.Funcs{
 		CreateFunc:  func(e event.CreateEvent) bool { return known(e.Object) },

@@ -114,11 +114,11 @@ func (r *Reconciler) goDown(ctx context.Context, how goingDown) ([]*pcorev1.Pod,
 	}
 	var out []*pcorev1.Pod
 	for i := range list.Items {
-		if pod := &list.Items[i]; r.node(pod.Spec.NodeName) != nil && !podstate.IsTerminal(pod.Status.Phase) {
+		if pod := &list.Items[i]; !isMirror(pod) && r.node(pod.Spec.NodeName) != nil && !podstate.IsTerminal(pod.Status.Phase) {
 			out = append(out, pod)
 		}
 	}
-	return out, nil
+	return append(out, r.staticOf()...), nil
 }
 
 // awaitRest waits until nothing runs of these pods and their status says so.

@@ -39,6 +39,9 @@ func makeStatus(s situation, p *plan, h host) pcorev1.PodStatus {
 	if out.QOSClass == "" {
 		out.QOSClass = podstate.QOSClass(&s.pod.Spec.PodSpec)
 	}
+	if whole := s.pod.Spec.Resources; whole != nil {
+		out.Resources, out.AllocatedResources = whole.DeepCopy(), whole.Requests
+	}
 	setAddresses(s, p, h, &out)
 
 	sandboxID, _, why := s.seen.sandbox(s.pod.Spec.HostNetwork)

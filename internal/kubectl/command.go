@@ -149,7 +149,7 @@ func handOver(arguments []string, word string) {
 		fmt.Fprintf(os.Stderr, "error: unknown command %q for %q, and no program pinnace to ask: %v\n", word, name, err)
 		os.Exit(1)
 	}
-	if err := syscall.Exec(program, append([]string{"pinnace"}, arguments[1:]...), os.Environ()); err != nil {
+	if err := syscall.Exec(program, append([]string{"kubectl-pinnace"}, arguments[1:]...), os.Environ()); err != nil {
 		fmt.Fprintf(os.Stderr, "error: running %s: %v\n", program, err)
 		os.Exit(1)
 	}

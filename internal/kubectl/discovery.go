@@ -224,7 +224,7 @@ func kindAsUpstream(kind *metav1.GroupVersionKind) *metav1.GroupVersionKind {
 	if kind == nil {
 		return nil
 	}
-	translated, ok := up(schema.GroupVersionKind{Group: kind.Group, Version: kind.Version, Kind: kind.Kind})
+	translated, ok := kindUp(schema.GroupVersionKind{Group: kind.Group, Version: kind.Version, Kind: kind.Kind})
 	if !ok {
 		return kind
 	}
@@ -325,7 +325,7 @@ func (t *transport) discoverVersion(r *http.Request, path string) (*http.Respons
 	all.APIResources = slices.Concat(native.APIResources, ours.APIResources, subresources.APIResources)
 	for i := range all.APIResources {
 		resource := &all.APIResources[i]
-		if translated, ok := up(schema.GroupVersionKind{Group: resource.Group, Version: resource.Version, Kind: resource.Kind}); ok {
+		if translated, ok := kindUp(schema.GroupVersionKind{Group: resource.Group, Version: resource.Version, Kind: resource.Kind}); ok {
 			resource.Group, resource.Version = translated.Group, translated.Version
 		}
 	}

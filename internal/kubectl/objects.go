@@ -6,16 +6,27 @@ package kubectl
 import (
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/pinnace-dev/pinnace/internal/suffix"
 )
 
-// direction translates a kind, and says whether there is an equal on the other side.
-type direction func(schema.GroupVersionKind) (schema.GroupVersionKind, bool)
+// direction is a way to translate.
+type direction struct {
+	// kind translates a kind, and says whether there is an equal on the other side.
+	kind func(schema.GroupVersionKind) (schema.GroupVersionKind, bool)
+	// complete writes what upstream's API server writes into every object and Pinnace's doesn't.
+	complete bool
+}
 
-// up goes from Pinnace's kinds to upstream's.
-func up(kind schema.GroupVersionKind) (schema.GroupVersionKind, bool) {
+// up goes from Pinnace's kinds to upstream's, down goes back.
+var (
+	up   = direction{kindUp, true}
+	down = direction{kindDown, false}
+)
+
+func kindUp(kind schema.GroupVersionKind) (schema.GroupVersionKind, bool) {
 	if kind.Group == suffix.Group(metricsGroup) {
 		kind.Group = metricsGroup
 		return kind, true
@@ -23,8 +34,7 @@ func up(kind schema.GroupVersionKind) (schema.GroupVersionKind, bool) {
 	return suffix.ToUpstream(kind)
 }
 
-// down goes from upstream's kinds to Pinnace's.
-func down(kind schema.GroupVersionKind) (schema.GroupVersionKind, bool) {
+func kindDown(kind schema.GroupVersionKind) (schema.GroupVersionKind, bool) {
 	if kind.Group == metricsGroup {
 		kind.Group = suffix.Group(metricsGroup)
 		return kind, true
@@ -47,8 +57,11 @@ func translate(object map[string]any, to direction) {
 		return
 	}
 	upstream := rename(object, "apiVersion", kind, to)
-	if upstream.Group == "" && upstream.Kind == "Pod" {
-		complete(object)
+	switch {
+	case to.complete && upstream.GroupKind() == schema.GroupKind{Kind: "Pod"}:
+		completePod(object)
+	case to.complete && upstream.GroupKind() == schema.GroupKind{Group: "batch", Kind: "Job"}:
+		completeJob(object)
 	}
 	for _, reference := range suffix.References(upstream) {
 		follow(object, reference.Path, func(at map[string]any) {
@@ -65,10 +78,21 @@ func translate(object map[string]any, to direction) {
 	}
 }
 
-// complete writes what every pod of upstream's has, so that kubectl doesn't look whether it is there.
-func complete(pod map[string]any) {
+// completePod writes what every pod of upstream's has, so that kubectl doesn't look whether it is there. What isn't stored yet
+// stays as it is.
+func completePod(pod map[string]any) {
 	if spec, ok := pod["spec"].(map[string]any); ok && len(spec) > 0 && spec["securityContext"] == nil && pod["status"] != nil {
 		spec["securityContext"] = map[string]any{}
+	}
+}
+
+// completeJob writes the selector that upstream's API server puts into every Job: without one kubectl takes all pods for the
+// Job's. Pinnace's Jobs find their pods by their owner, and label them so (docs/parity.md, job-identity).
+func completeJob(job map[string]any) {
+	metadata, _ := job["metadata"].(map[string]any)
+	uid, _ := metadata["uid"].(string)
+	if spec, ok := job["spec"].(map[string]any); ok && uid != "" && spec["selector"] == nil {
+		spec["selector"] = map[string]any{"matchLabels": map[string]any{batchv1.ControllerUidLabel: uid}}
 	}
 }
 
@@ -76,11 +100,11 @@ func complete(pod map[string]any) {
 func rename(object map[string]any, field, kind string, to direction) schema.GroupVersionKind {
 	version, _ := object[field].(string)
 	from := schema.FromAPIVersionAndKind(version, kind)
-	if translated, ok := to(from); ok && version != "" {
+	if translated, ok := to.kind(from); ok && version != "" {
 		object[field], _ = translated.ToAPIVersionAndKind()
 		from = translated
 	}
-	if upstream, ok := up(from); ok {
+	if upstream, ok := kindUp(from); ok {
 		return upstream
 	}
 	return from
@@ -97,7 +121,7 @@ func renameGroup(object map[string]any, kind string, to direction) {
 			if from.Group != group || from.Kind != kind {
 				continue
 			}
-			if translated, ok := to(from); ok {
+			if translated, ok := to.kind(from); ok {
 				object["apiGroup"] = translated.Group
 				return
 			}

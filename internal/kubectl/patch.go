@@ -29,7 +29,7 @@ const graceAnnotation = "pinnace.dev/deletion-grace-period-seconds"
 // patchStrategically does what the API server does with a strategic merge patch of a native kind, and doesn't with one of a
 // custom resource: it reads the object, applies the patch by upstream's type, and sends the difference as a merge patch that
 // holds for just the version it was made from.
-func (t *transport) patchStrategically(r *http.Request, at place) (*http.Response, error) {
+func (t *transport) patchStrategically(r *http.Request) (*http.Response, error) {
 	patch, err := readAll(r.Body)
 	if err != nil {
 		return nil, fmt.Errorf("reading the patch: %w", err)

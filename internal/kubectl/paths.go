@@ -22,9 +22,6 @@ var podSubresources = []string{"attach", "ephemeralcontainers", "eviction", "exe
 // nothing of it is stored.
 const metricsGroup = "metrics.k8s.io"
 
-// metricsKinds are the kinds of that group by resource.
-var metricsKinds = map[string]string{"nodes": "NodeMetrics", "pods": "PodMetrics"}
-
 // The namespaces that hold a Lease for each node.
 const (
 	upstreamLeases = "kube-node-lease"

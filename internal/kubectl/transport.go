@@ -70,7 +70,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	acceptJSON(out.Header)
 	if r.Method == http.MethodPatch && mediaType(r.Header) == string(types.StrategicMergePatchType) && at.group != subresourcesGroup {
-		return t.patchStrategically(out, at)
+		return t.patchStrategically(out)
 	}
 	body, err := readAll(r.Body)
 	if err != nil {
@@ -95,7 +95,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // isStream says that a request becomes a connection of its own.
 func isStream(r *http.Request) bool {
-	return r.Header.Get("Upgrade") != "" || r.Header.Get("Sec-Websocket-Protocol") != "" || len(r.Header["Sec-WebSocket-Protocol"]) > 0
+	return r.Header.Get("Upgrade") != "" || r.Header.Get("Sec-Websocket-Protocol") != ""
 }
 
 // narrow takes from a list's field selector what custom resources can't select by, and returns what selects by it here; nil

@@ -40,14 +40,28 @@ func (s *Server) pod(r *http.Request) (*pcorev1.Pod, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the pod %s: %w", key, err)
 	}
-	return pod, nil
+	return ofMirror(pod), nil
+}
+
+// ofMirror gives the mirror of a static pod the UID that its containers have. Anybody may write that annotation, so containers are always
+// looked for by the pod's namespace and name too.
+func ofMirror(pod *pcorev1.Pod) *pcorev1.Pod {
+	if uid := pod.Annotations[corev1.MirrorPodAnnotationKey]; uid != "" {
+		pod.UID = types.UID(uid)
+	}
+	return pod
+}
+
+// labelsOf are those that all sandboxes and containers of a pod have.
+func labelsOf(pod *pcorev1.Pod) map[string]string {
+	return map[string]string{labelPodUID: string(pod.UID), labelPodNamespace: pod.Namespace, labelPodName: pod.Name}
 }
 
 // containers are what the runtime holds of one of the pod's containers, the newest first.
 func (s *Server) containers(ctx context.Context, pod *pcorev1.Pod, name string) ([]*runtimeapi.Container, error) {
-	list, err := s.Runtime.ListContainers(ctx, &runtimeapi.ContainerFilter{LabelSelector: map[string]string{
-		labelPodUID: string(pod.UID), labelContainerName: name,
-	}})
+	selector := labelsOf(pod)
+	selector[labelContainerName] = name
+	list, err := s.Runtime.ListContainers(ctx, &runtimeapi.ContainerFilter{LabelSelector: selector})
 	if err != nil {
 		return nil, fmt.Errorf("asking the container runtime for the container %s: %w", name, err)
 	}

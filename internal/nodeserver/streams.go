@@ -125,7 +125,7 @@ func (s *Server) portForward(r *http.Request) (*url.URL, error) {
 		ports = append(ports, int32(port))
 	}
 	list, err := s.Runtime.ListPodSandbox(r.Context(), &runtimeapi.PodSandboxFilter{
-		LabelSelector: map[string]string{labelPodUID: string(pod.UID)},
+		LabelSelector: labelsOf(pod),
 		State:         &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_READY},
 	})
 	if err != nil {

@@ -233,3 +233,33 @@ func BenchmarkPlace(b *testing.B) {
 		c.Assume(r, c.Place(r).Node)
 	}
 }
+
+// TestResizeCountsTheMost: while a pod is resized, what it may still have counts, and what it wishes for unless the node can't give it.
+func TestResizeCountsTheMost(t *testing.T) {
+	cpuOf := func(text string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(text)}
+	}
+	for what, test := range map[string]struct {
+		wish, allocated, actual, pending string
+		want                             int64
+	}{
+		"at rest":       {"1", "1", "1", "", 1000},
+		"growing":       {"2", "1", "1", "", 2000},
+		"deferred":      {"2", "1", "1", corev1.PodReasonDeferred, 2000},
+		"infeasible":    {"2", "1", "1", corev1.PodReasonInfeasible, 1000},
+		"shrinking":     {"1", "1", "2", "", 2000},
+		"not given yet": {"1", "2", "2", "", 2000},
+	} {
+		pod := aPod("p", test.wish, func(p *pcorev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{
+				Name: "main", AllocatedResources: cpuOf(test.allocated), Resources: &corev1.ResourceRequirements{Requests: cpuOf(test.actual)},
+			}}
+			if test.pending != "" {
+				p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodResizePending, Status: corev1.ConditionTrue, Reason: test.pending}}
+			}
+		})
+		if got := NewRequest(pod).amounts[cpu]; got != test.want {
+			t.Errorf("%s: %d, want %d", what, got, test.want)
+		}
+	}
+}

@@ -69,7 +69,13 @@ func NewRequest(pod *pcorev1.Pod) *Request {
 		r.Owner = ref.UID
 	}
 	r.amounts[pods] = 1
-	for name, quantity := range resource.PodRequests(native, resource.PodResourcesOptions{}) {
+	options := resource.PodResourcesOptions{}
+	if resized(pod) {
+		// While a resize is under way, the most of what is wished for, allocated and actuated counts, as upstream.
+		native.Status = pod.Status.PodStatus
+		options.UseStatusResources, options.InPlacePodLevelResourcesVerticalScalingEnabled = true, true
+	}
+	for name, quantity := range resource.PodRequests(native, options) {
 		switch name {
 		case corev1.ResourceCPU:
 			r.amounts[cpu] = quantity.MilliValue()
@@ -98,6 +104,36 @@ func NewRequest(pod *pcorev1.Pod) *Request {
 	}
 	r.ports = hostPorts(&pod.Spec)
 	return r
+}
+
+// resized says that a running container has been given something else than its spec asks for. Reading the status of every pod would cost
+// more than all else here.
+func resized(pod *pcorev1.Pod) bool {
+	differs := func(spec, status corev1.ResourceList) bool {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			want, has := spec[name], status[name]
+			if want.Cmp(has) != 0 {
+				return true
+			}
+		}
+		return false
+	}
+	of := func(containers []corev1.Container, statuses []corev1.ContainerStatus) bool {
+		for i := range statuses {
+			j := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == statuses[i].Name })
+			if j < 0 || statuses[i].Resources == nil {
+				continue
+			}
+			if want := containers[j].Resources.Requests; differs(want, statuses[i].Resources.Requests) || differs(want, statuses[i].AllocatedResources) {
+				return true
+			}
+		}
+		return false
+	}
+	if r, s := pod.Spec.Resources, pod.Status.Resources; r != nil && s != nil && differs(r.Requests, s.Requests) {
+		return true
+	}
+	return of(pod.Spec.Containers, pod.Status.ContainerStatuses) || of(pod.Spec.InitContainers, pod.Status.InitContainerStatuses)
 }
 
 // namedNodes are the nodes that a required affinity names, each once; nil when a term of it leaves other nodes, too. Without it, each of a

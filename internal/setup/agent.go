@@ -68,7 +68,9 @@ type AgentOptions struct {
 	Down AgentDownOptions
 	// UnsafeSysctls are allowed to pods beside the safe ones; a name may end in "*".
 	UnsafeSysctls []string
-	Log           LogOptions
+	// StaticPodDir holds manifests of pods that run here without an API server; empty: none.
+	StaticPodDir string
+	Log          LogOptions
 }
 
 // NewAgentOptions returns the defaults.
@@ -198,21 +200,27 @@ func addRealNode(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, nodes
 	if err != nil {
 		return err
 	}
+	profile, err := writeSandboxProfile(o.DataDir)
+	if err != nil {
+		return err
+	}
 	n := agent.Node{
-		Name:          o.NodeName,
-		Runtime:       runtime,
-		HostIPs:       []string{address.String()},
-		Allocatable:   resources.allocatable(),
-		Capacity:      capacity,
-		ClusterDNS:    resources.dns,
-		ClusterDomain: o.Resources.ClusterDomain,
-		Volumes:       volumes,
-		UnsafeSysctls: o.UnsafeSysctls,
-		LogDir:        logDir,
-		CgroupRoot:    o.CgroupRoot,
-		Parallel:      parallelStarts(),
-		DeathLines:    o.Keep.deathLines(),
-		PullProgress:  PullProgress(runtime),
+		Name:           o.NodeName,
+		Runtime:        runtime,
+		HostIPs:        []string{address.String()},
+		Allocatable:    resources.allocatable(),
+		Capacity:       capacity,
+		ClusterDNS:     resources.dns,
+		ClusterDomain:  o.Resources.ClusterDomain,
+		Volumes:        volumes,
+		UnsafeSysctls:  o.UnsafeSysctls,
+		StaticPodDir:   o.StaticPodDir,
+		LogDir:         logDir,
+		CgroupRoot:     o.CgroupRoot,
+		SandboxProfile: profile,
+		Parallel:       parallelStarts(),
+		DeathLines:     o.Keep.deathLines(),
+		PullProgress:   PullProgress(runtime),
 	}
 	layout := n
 	n.Eviction = resources.eviction(o, &layout, runtime, func(ctx context.Context) error {

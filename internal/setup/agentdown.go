@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -40,26 +39,27 @@ func (o *AgentDownOptions) check() error {
 	return nil
 }
 
-// runUntilDown runs the manager until the context ends, and then until the pods are where they should be. An agent that was
-// told to end because its parent died leaves them running, for the parent's successor to find.
+// runUntilDown runs the static pods, and the manager, until the context ends, and then until the pods are where they should be.
 func runUntilDown(ctx context.Context, mgr ctrl.Manager, o AgentDownOptions, pods *agent.Reconciler, nodes *node.Reconciler) error {
-	if o == (AgentDownOptions{}) {
+	pods.LoadStatic(ctx)
+	start := func(ctx context.Context) error {
+		go pods.RunStatic(ctx)
 		return mgr.Start(ctx)
 	}
-	parent := os.Getppid()
+	if o == (AgentDownOptions{}) {
+		return start(ctx)
+	}
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- mgr.Start(inner) }()
+	go func() { done <- start(inner) }()
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
 	}
-	if os.Getppid() == parent {
-		if err := goDown(inner, o, pods, nodes); err != nil {
-			mgr.GetLogger().Error(err, "The node did not go down in order")
-		}
+	if err := goDown(inner, o, pods, nodes); err != nil {
+		mgr.GetLogger().Error(err, "The node did not go down in order")
 	}
 	cancel()
 	return <-done

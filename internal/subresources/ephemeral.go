@@ -6,7 +6,6 @@ package subresources
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 
@@ -40,21 +39,9 @@ func (s *Server) serveEphemeralContainers(w http.ResponseWriter, r *http.Request
 }
 
 func (s *Server) addEphemeral(r *http.Request, pod *pcorev1.Pod) (*pcorev1.Pod, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, bodyMost))
+	wanted, err := readPod(r, pod)
 	if err != nil {
-		return nil, apierrors.NewBadRequest("reading the request: " + err.Error())
-	}
-	if r.Method == http.MethodPatch {
-		if body, err = patched(pod, r.Header.Get("Content-Type"), body); err != nil {
-			return nil, err
-		}
-	}
-	var wanted pcorev1.Pod
-	if err := json.Unmarshal(body, &wanted); err != nil {
-		return nil, apierrors.NewBadRequest("the request is no pod in JSON: " + err.Error())
-	}
-	if version := wanted.ResourceVersion; version != "" && version != pod.ResourceVersion {
-		return nil, apierrors.NewConflict(podResource, pod.Name, fmt.Errorf("the object has been modified; please apply your changes to the latest version and try again"))
+		return nil, err
 	}
 	if err := onlyAdds(pod.Spec.EphemeralContainers, wanted.Spec.EphemeralContainers); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s: %v", pod.Name, err))

@@ -5,7 +5,6 @@ package subresources
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,26 +12,39 @@ import (
 	"strconv"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	ppolicyv1 "github.com/pinnace-dev/pinnace/api/policy/v1"
 	"github.com/pinnace-dev/pinnace/internal/access"
 	"github.com/pinnace-dev/pinnace/internal/disruption"
+	"github.com/pinnace-dev/pinnace/internal/podstate"
 )
 
 // +kubebuilder:rbac:groups=core.pinnace.dev,resources=pods,verbs=delete;patch
+// +kubebuilder:rbac:groups=core.pinnace.dev,resources=pods/status,verbs=update
 // +kubebuilder:rbac:groups=policy.pinnace.dev,resources=poddisruptionbudgets,verbs=get;list;watch
 // +kubebuilder:rbac:groups=policy.pinnace.dev,resources=poddisruptionbudgets/status,verbs=update
 
 // graceAnnotation takes the place of metadata.deletionGracePeriodSeconds, which the API server doesn't keep for custom
 // resources (docs/adr/0030).
 const graceAnnotation = "pinnace.dev/deletion-grace-period-seconds"
+
+// Reason and message of the condition DisruptionTarget; upstream's.
+const (
+	evictedReason  = "EvictionByEvictionAPI"
+	evictedMessage = "Eviction API: evicting"
+)
 
 // evictionTries bounds how often a decision is made anew because somebody else wrote meanwhile.
 const evictionTries = 5
@@ -43,8 +55,8 @@ const bodyMost = 3 << 20
 var podResource = schema.GroupResource{Group: pcorev1.GroupVersion.Group, Resource: "pods"}
 
 func (s *Server) serveEviction(w http.ResponseWriter, r *http.Request) {
-	var eviction policyv1.Eviction
-	if err := readBody(r, &eviction); err != nil {
+	eviction, err := readEviction(r)
+	if err != nil {
 		access.WriteError(w, err)
 		return
 	}
@@ -117,18 +129,14 @@ func (s *Server) evict(ctx context.Context, reader client.Reader, key types.Name
 	return s.remove(ctx, pod, options, decision.ExactPod)
 }
 
-// remove deletes the pod that was looked at, never another of its name.
+// remove deletes the pod that was looked at, never another of its name. What its agent is to know of the deletion is written
+// first, since a custom resource's deletion carries nothing.
 func (s *Server) remove(ctx context.Context, pod *pcorev1.Pod, options metav1.DeleteOptions, exact bool) error {
-	if seconds := options.GracePeriodSeconds; seconds != nil && len(options.DryRun) == 0 && pod.DeletionTimestamp == nil {
-		changed := pod.DeepCopy()
-		if changed.Annotations == nil {
-			changed.Annotations = map[string]string{}
+	if len(options.DryRun) == 0 && pod.DeletionTimestamp == nil {
+		var err error
+		if pod, err = s.announceSurely(ctx, pod, options.GracePeriodSeconds, exact); err != nil {
+			return err
 		}
-		changed.Annotations[graceAnnotation] = strconv.FormatInt(*seconds, 10)
-		if err := s.Client.Patch(ctx, changed, client.MergeFromWithOptions(pod, client.MergeFromWithOptimisticLock{})); err != nil {
-			return fmt.Errorf("writing the pod's grace period: %w", err)
-		}
-		pod = changed
 	}
 	if options.Preconditions == nil {
 		options.Preconditions = &metav1.Preconditions{}
@@ -142,6 +150,50 @@ func (s *Server) remove(ctx context.Context, pod *pcorev1.Pod, options metav1.De
 	return s.Client.Delete(ctx, pod, &client.DeleteOptions{
 		Preconditions: options.Preconditions, PropagationPolicy: options.PropagationPolicy, DryRun: options.DryRun,
 	})
+}
+
+// announceSurely tries again on the pod as it is now when its agent wrote meanwhile: the budget has been charged, and isn't to
+// be asked twice. Where the decision hangs on the pod's state it isn't for us to go on.
+func (s *Server) announceSurely(ctx context.Context, pod *pcorev1.Pod, seconds *int64, exact bool) (*pcorev1.Pod, error) {
+	for try := 1; ; try++ {
+		changed, err := s.announce(ctx, pod, seconds)
+		if err == nil || exact || !apierrors.IsConflict(err) || try == evictionTries {
+			return changed, err
+		}
+		fresh := &pcorev1.Pod{}
+		if err := s.Live.Get(ctx, client.ObjectKeyFromObject(pod), fresh); err != nil {
+			return nil, err
+		}
+		if fresh.UID != pod.UID {
+			return nil, apierrors.NewNotFound(podResource, pod.Name)
+		}
+		pod = fresh
+	}
+}
+
+// announce writes the grace period, if one is wanted, and the condition that tells why the pod goes. The pod's agent keeps the
+// condition: DisruptionTarget belongs to whoever ends a pod for another's sake. A pod that has ended or was never bound goes
+// without.
+func (s *Server) announce(ctx context.Context, pod *pcorev1.Pod, seconds *int64) (*pcorev1.Pod, error) {
+	changed := pod.DeepCopy()
+	if seconds != nil {
+		if changed.Annotations == nil {
+			changed.Annotations = map[string]string{}
+		}
+		changed.Annotations[graceAnnotation] = strconv.FormatInt(*seconds, 10)
+		if err := s.Client.Patch(ctx, changed, client.MergeFromWithOptions(pod, client.MergeFromWithOptimisticLock{})); err != nil {
+			return nil, fmt.Errorf("writing the pod's grace period: %w", err)
+		}
+	}
+	if pod.Spec.NodeName == "" || podstate.IsTerminal(pod.Status.Phase) || podstate.IsTrue(pod.Status.Conditions, corev1.DisruptionTarget) {
+		return changed, nil
+	}
+	target := corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: evictedReason, Message: evictedMessage}
+	changed.Status.Conditions = podstate.Stamp([]corev1.PodCondition{target}, changed.Status.Conditions, changed.Generation, time.Now())
+	if err := s.Client.Status().Update(ctx, changed); err != nil {
+		return nil, fmt.Errorf("writing the condition %s: %w", corev1.DisruptionTarget, err)
+	}
+	return changed, nil
 }
 
 // refusal is what the caller is told when the pod may not go, as upstream's eviction endpoint tells it.
@@ -166,17 +218,26 @@ func tooMany(message, cause string, after time.Duration) error {
 	return err
 }
 
-// readBody reads a JSON body.
-func readBody(r *http.Request, to any) error {
+// evictionCodecs decode an eviction in each encoding that clients of the API speak: JSON, YAML, protobuf, CBOR.
+var evictionCodecs = func() serializer.CodecFactory {
+	known := runtime.NewScheme()
+	utilruntime.Must(policyv1.AddToScheme(known))
+	return serializer.NewCodecFactory(known, serializer.WithSerializer(cbor.NewSerializerInfo))
+}()
+
+// readEviction reads the body of a request; an empty one is an eviction without wishes.
+func readEviction(r *http.Request) (*policyv1.Eviction, error) {
 	data, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, bodyMost))
 	if err != nil {
-		return apierrors.NewBadRequest("reading the request: " + err.Error())
+		return nil, apierrors.NewBadRequest("reading the request: " + err.Error())
 	}
+	eviction := &policyv1.Eviction{}
 	if len(data) == 0 {
-		return nil
+		return eviction, nil
 	}
-	if err := json.Unmarshal(data, to); err != nil {
-		return apierrors.NewBadRequest("the request is no JSON of the kind that is expected: " + err.Error())
+	kind := policyv1.SchemeGroupVersion.WithKind("Eviction")
+	if _, _, err := evictionCodecs.UniversalDeserializer().Decode(data, &kind, eviction); err != nil {
+		return nil, apierrors.NewBadRequest("the request is no Eviction of policy/v1: " + err.Error())
 	}
-	return nil
+	return eviction, nil
 }

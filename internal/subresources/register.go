@@ -20,7 +20,7 @@ import (
 )
 
 // +kubebuilder:rbac:groups=apiregistration.k8s.io,resources=apiservices,verbs=create
-// +kubebuilder:rbac:groups=apiregistration.k8s.io,resources=apiservices,resourceNames=v1.subresources.pinnace.dev,verbs=get;update
+// +kubebuilder:rbac:groups=apiregistration.k8s.io,resources=apiservices,resourceNames=v1.subresources.pinnace.dev;v1beta1.metrics.pinnace.dev,verbs=get;update
 // +kubebuilder:rbac:groups="",resources=services,verbs=create,namespace=pinnace-system
 // +kubebuilder:rbac:groups="",resources=services,resourceNames=pinnace-subresources,verbs=get;update,namespace=pinnace-system
 
@@ -39,7 +39,7 @@ const (
 
 var apiServiceKind = schema.GroupVersionKind{Group: "apiregistration.k8s.io", Version: "v1", Kind: "APIService"}
 
-// Registration tells the API server where the aggregated API is, and keeps it told. It writes the APIService and, outside a
+// Registration tells the API server where the aggregated API is, and keeps it told. It writes the APIServices and, outside a
 // cluster, the Service; nobody else does.
 type Registration struct {
 	// Client writes, Reader reads from the API server.
@@ -76,7 +76,7 @@ func (g *Registration) Start(ctx context.Context) error {
 	}
 }
 
-// Register brings both objects up to date, once.
+// Register brings the Service and the APIServices up to date, once.
 func (g *Registration) Register(ctx context.Context) error {
 	port := int64(443)
 	if g.ExternalName != "" {
@@ -85,7 +85,12 @@ func (g *Registration) Register(ctx context.Context) error {
 			return err
 		}
 	}
-	return g.ensureAPIService(ctx, port)
+	for _, group := range []schema.GroupVersion{{Group: Group, Version: Version}, {Group: MetricsGroup, Version: MetricsVersion}} {
+		if err := g.ensureAPIService(ctx, group, port); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ensureService makes a Service whose external name is an address: for one of that type kube-apiserver asks no DNS
@@ -113,16 +118,16 @@ func (g *Registration) ensureService(ctx context.Context) error {
 	return nil
 }
 
-func (g *Registration) ensureAPIService(ctx context.Context, port int64) error {
+func (g *Registration) ensureAPIService(ctx context.Context, group schema.GroupVersion, port int64) error {
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(apiServiceKind)
-	object.SetName(Version + "." + Group)
+	object.SetName(group.Version + "." + group.Group)
 	err := g.Reader.Get(ctx, client.ObjectKeyFromObject(object), object)
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("reading the APIService: %w", err)
+		return fmt.Errorf("reading the APIService %s: %w", object.GetName(), err)
 	}
 	spec := map[string]any{
-		"group": Group, "version": Version,
+		"group": group.Group, "version": group.Version,
 		// As for the groups of CRDs: behind all of upstream's.
 		"groupPriorityMinimum": int64(1000), "versionPriority": int64(100),
 		"service":  map[string]any{"namespace": ServiceNamespace, "name": ServiceName, "port": port},
@@ -139,7 +144,7 @@ func (g *Registration) ensureAPIService(ctx context.Context, port int64) error {
 		err = g.Client.Update(ctx, object)
 	}
 	if err != nil {
-		return fmt.Errorf("writing the APIService: %w", err)
+		return fmt.Errorf("writing the APIService %s: %w", object.GetName(), err)
 	}
 	return nil
 }

@@ -64,6 +64,7 @@ type Server struct {
 	Options
 	listener net.Listener
 	http     *http.Server
+	usages   *usages
 }
 
 // New makes a server. Its Handler may be used without Listen and Start.
@@ -105,11 +106,19 @@ type subresource struct {
 	kind, group, version string
 	// verbs by HTTP method: what a user must be allowed to do to the pod's subresource of core.pinnace.dev.
 	verbs map[string]string
+	// below says that the paths below it are its own.
+	below bool
 	serve func(*Server, http.ResponseWriter, *http.Request)
 }
 
 // stream verbs: a WebSocket begins with GET, and yet whoever may only look mustn't run anything.
 var stream = map[string]string{http.MethodGet: "create", http.MethodPost: "create"}
+
+// everyMethod are the verbs of what passes requests on, as upstream's.
+var everyMethod = map[string]string{
+	http.MethodGet: "get", http.MethodHead: "get", http.MethodPost: "create", http.MethodPut: "update", http.MethodPatch: "patch",
+	http.MethodDelete: "delete", http.MethodOptions: "get",
+}
 
 var subresources = []subresource{
 	{name: "attach", kind: "PodAttachOptions", verbs: stream, serve: (*Server).serveAttach},
@@ -124,6 +133,11 @@ var subresources = []subresource{
 	{name: "exec", kind: "PodExecOptions", verbs: stream, serve: (*Server).serveExec},
 	{name: "log", kind: "Pod", verbs: map[string]string{http.MethodGet: "get"}, serve: (*Server).serveLog},
 	{name: "portforward", kind: "PodPortForwardOptions", verbs: stream, serve: (*Server).servePortForward},
+	{name: "proxy", kind: "PodProxyOptions", verbs: everyMethod, below: true, serve: (*Server).serveProxy},
+	{
+		name: "resize", kind: "Pod", group: pcorev1.GroupVersion.Group, version: pcorev1.GroupVersion.Version,
+		verbs: map[string]string{http.MethodGet: "get", http.MethodPut: "update", http.MethodPatch: "patch"}, serve: (*Server).serveResize,
+	},
 }
 
 // Handler answers all paths.
@@ -139,9 +153,14 @@ func (s *Server) Handler() http.Handler {
 	}
 	for _, sub := range subresources {
 		for method, verb := range sub.verbs {
-			mux.Handle(method+" "+base+"/namespaces/{namespace}/pods/{name}/"+sub.name, s.guard(verb, sub))
+			path := method + " " + base + "/namespaces/{namespace}/pods/{name}/" + sub.name
+			mux.Handle(path, s.guard(verb, sub))
+			if sub.below {
+				mux.Handle(path+"/", s.guard(verb, sub))
+			}
 		}
 	}
+	s.handleMetrics(mux)
 	mux.Handle("/", s.known(func(w http.ResponseWriter, r *http.Request) {
 		access.WriteError(w, notFound("%s %s is not served", r.Method, r.URL.Path))
 	}))

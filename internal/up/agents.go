@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -70,6 +71,8 @@ func (m *machine) startAgent(ctx context.Context, n *node) error {
 	if m.removesPods() {
 		// What is removed after the agent has gone is told before.
 		p.Args = append(p.Args, "--stop-pods")
+		// Were this program killed, nobody would have asked for the pods to stop.
+		p.OrphanSignal = syscall.SIGKILL
 		p.StopTimeout = agentStopTimeout
 	}
 	if m.options.RuntimeEndpoint == "" {

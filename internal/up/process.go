@@ -84,7 +84,9 @@ func (m *machine) supervise(ctx context.Context, netns string, p supervise.Proce
 		p.LogFile = filepath.Join(m.options.DataDir, "log", p.Name+".log")
 	}
 	// Were this program killed, its children would run on beside those of the next start.
-	p.OrphanSignal = syscall.SIGTERM
+	if p.OrphanSignal == 0 {
+		p.OrphanSignal = syscall.SIGTERM
+	}
 	program := filepath.Base(p.Path)
 	if _, err := supervise.EndLeftover(ctx, p.PIDFile, func(line []string) bool {
 		return len(line) > 0 && filepath.Base(line[0]) == program

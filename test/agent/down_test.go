@@ -16,8 +16,9 @@ import (
 	"github.com/pinnace-dev/pinnace/internal/podstate"
 )
 
-// downStories stop the node, so they come last; each starts it again.
+// downStories stop the agent or the node, so they come last; each starts it again.
 var downStories = []story{
+	{"static pods", storyStatic},
 	{"a node that goes down says so of its pods, and runs them again", storyGoDown},
 	{"a graceful shutdown ends pods by their priority", storyShutDown},
 }

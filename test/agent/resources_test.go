@@ -222,7 +222,10 @@ func storyEviction(t *testing.T, w *world) {
 	w.delete(t, full)
 	w.until(t, full, "gone", gone)
 
-	written := w.pod("written", "do", "fill /file 3", "serve 8080")
+	// A writable layer is measured by containerd once a minute only (internal/containerd); an emptyDir counts to the limit as well.
+	written := w.pod("written", "do", "fill /data/file 3", "serve 8080")
+	written.Spec.Containers[0].VolumeMounts = full.Spec.Containers[0].VolumeMounts
+	written.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 	written.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: limit}
 	got = w.until(t, w.create(t, written), "evicted", func(p *pcorev1.Pod) bool { return p.Status.Reason == podstate.ReasonEvicted })
 	if got.Status.Message != "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. " {

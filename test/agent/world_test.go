@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
@@ -57,6 +58,7 @@ type world struct {
 	fake      *fake.Runtime
 	volumes   *volume.Manager
 	agent     *agent.Reconciler
+	manifests string
 	meter     *meter
 
 	statusWrites, patches atomic.Int64
@@ -166,7 +168,10 @@ func (w *world) start() {
 	reconciler := agent.NewReconciler(mgr.GetClient(), agent.Options{
 		References: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("pinnace-agent"), Refresh: 2 * time.Second,
 	})
-	n := agent.Node{Name: w.node, Runtime: w.runtime, HostIPs: []string{"192.0.2.1"}, Simulated: w.fake != nil}
+	if w.manifests == "" {
+		w.manifests = w.t.TempDir()
+	}
+	n := agent.Node{Name: w.node, StaticPodDir: w.manifests, Runtime: w.runtime, HostIPs: []string{"192.0.2.1"}, Simulated: w.fake != nil}
 	if w.real != nil {
 		n.Volumes, n.LogDir, n.CgroupRoot, n.Parallel = w.volumes, filepath.Join(w.real.Dir, "logs"), cgroupRoot, 4
 	}
@@ -185,6 +190,9 @@ func (w *world) start() {
 	w.agent = reconciler
 	ctx, cancel := context.WithCancel(context.Background())
 	w.stop, w.done = cancel, make(chan error, 1)
+	logged := logf.IntoContext(ctx, testr.New(w.t))
+	reconciler.LoadStatic(logged)
+	go reconciler.RunStatic(logged)
 	go func() { w.done <- mgr.Start(ctx) }()
 	w.t.Cleanup(w.stopAgent)
 }

@@ -22,6 +22,7 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/pinnace-dev/pinnace/internal/containerd"
+	"github.com/pinnace-dev/pinnace/internal/runtime"
 	"github.com/pinnace-dev/pinnace/internal/runtime/cri"
 	"github.com/pinnace-dev/pinnace/test/bench/crifloor/floor"
 	"github.com/pinnace-dev/pinnace/test/bench/usage"
@@ -147,22 +148,26 @@ func measureRollouts(ctx context.Context, m *machine.Machine, s settings, r *res
 	}
 	recorder := &floor.Recorder{}
 	host := containerd.ForNode(filepath.Join(m.DataDir, "nodes", "node-1"), m.Path("bin/assets"))
-	runtime, err := cri.Dial(host.Endpoint(), cri.WithObserver(recorder.Observe))
+	service, err := cri.Dial(host.Endpoint(), cri.WithObserver(recorder.Observe))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = runtime.Close() }()
+	defer func() { _ = service.Close() }()
 	logs, err := os.MkdirTemp("", "pinnace-bench-logs-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(logs), node.RemoveCgroups(floor.Cgroup)) }()
+	profile, err := runtime.WriteSandboxProfile(logs)
+	if err != nil {
+		return err
+	}
 	// The first one pulls the image and warms the page cache.
 	if _, err := deployments.run(ctx, sampleImage, int32(s.Pods)); err != nil {
 		return err
 	}
 	for i := range s.Rounds {
-		best, _, err := floor.Best(ctx, runtime, recorder, floor.Options{Image: sampleImage, Pods: s.Pods, LogDir: logs}, s.Parallel, 1)
+		best, _, err := floor.Best(ctx, service, recorder, floor.Options{Image: sampleImage, Pods: s.Pods, LogDir: logs, SandboxProfile: profile}, s.Parallel, 1)
 		if err != nil {
 			return fmt.Errorf("measuring the floor: %w", err)
 		}

@@ -89,7 +89,8 @@ func checkWrites(t *testing.T, m *machine.Machine) {
 	if events > budgetEvents*n {
 		t.Errorf("%d events for %d pods, the budget is %d each", events, n, budgetEvents)
 	}
-	if counts["create pods"] < n || bind < 2*n || status < n {
+	// Most pods are created on their node (docs/adr/0060), so that there is nothing to bind.
+	if counts["create pods"] < n || status < n {
 		t.Errorf("the audit log does not show the pods' lives: %v", counts)
 	}
 }

@@ -226,6 +226,13 @@ func (m *Machine) Pinnace(ctx context.Context, input string, args ...string) (st
 	return m.run(command, input)
 }
 
+// Plugin prepares bin/kubectl-pinnace as the administrator, for who wants to follow its output or stop it.
+func (m *Machine) Plugin(ctx context.Context, args ...string) *exec.Cmd {
+	command := exec.CommandContext(ctx, filepath.Join(m.root, "bin/kubectl-pinnace"), args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(m.DataDir, "kubeconfig"), "KUBECACHEDIR="+filepath.Join(m.DataDir, "cache"))
+	return command
+}
+
 func (m *Machine) run(command *exec.Cmd, input string) (string, error) {
 	command.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(m.DataDir, "kubeconfig"))
 	command.Stdin = strings.NewReader(input)

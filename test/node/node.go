@@ -190,6 +190,11 @@ func (n *Node) run(ctx context.Context) (err error) {
 
 // Restart ends containerd with a signal and starts it again; what runs in pods runs on.
 func (n *Node) Restart(ctx context.Context, signal syscall.Signal) error {
+	return n.RestartAfter(ctx, signal, func() error { return nil })
+}
+
+// RestartAfter does something between the end of containerd and its start.
+func (n *Node) RestartAfter(ctx context.Context, signal syscall.Signal, meanwhile func() error) error {
 	if err := syscall.Kill(n.PID, signal); err != nil {
 		return fmt.Errorf("ending containerd: %w", err)
 	}
@@ -198,7 +203,7 @@ func (n *Node) Restart(ctx context.Context, signal syscall.Signal) error {
 	case <-ctx.Done():
 		return fmt.Errorf("containerd does not end by %s: %w", signal, ctx.Err())
 	}
-	return n.run(ctx)
+	return errors.Join(meanwhile(), n.run(ctx))
 }
 
 // LoadProgram makes an image of one static program and puts it into the registry.

@@ -5,5 +5,9 @@ package nodesuite
 
 import "github.com/pinnace-dev/pinnace/internal/setup"
 
-// adapt sets what only the suite wants of the agent.
-func adapt(_ *setup.AgentOptions, _ *world) {}
+// adapt sets what only the suite wants of the agent: a DNS of the cluster, which nobody asks, and quick looks at disks.
+func adapt(o *setup.AgentOptions) {
+	o.Resources.ClusterDNS = []string{clusterDNS}
+}
+
+const clusterDNS = "10.216.0.10"

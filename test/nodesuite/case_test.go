@@ -97,6 +97,16 @@ func loadCases(t *testing.T, registry string) []testCase {
 	return out
 }
 
+// parseCase reads one case that stands in the code.
+func parseCase(t *testing.T, text string) testCase {
+	t.Helper()
+	var c testCase
+	if err := yaml.UnmarshalStrict([]byte(text), &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func (c *testCase) id() string { return c.area + ": " + c.Name }
 
 // withHost fills in the case's folder.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,6 +39,7 @@ import (
 //	events(REASON)          the notes of the pod's events
 //	cgroup(FILE)            a file of the pod's own cgroup, in whichever hierarchy has it
 //	volume(PATH)            a file in the pod's folder on the node
+//	nodelink(PATH)          a link of the node; nodeoom() the score of its processes, below which some machines allow none
 //	pulls()                 how often the registry with a password was asked for an image
 type expressions struct {
 	world *world
@@ -80,6 +82,14 @@ func newExpressions(w *world, r *caseRun) (*expressions, error) {
 	add("http", []*cel.Type{cel.IntType, cel.StringType}, cel.StringType, func(a []any) (any, error) { return e.http(a[0].(int64), a[1].(string)) })
 	add("events", texts(1), cel.ListType(cel.StringType), func(a []any) (any, error) { return e.events(a[0].(string)) })
 	add("cgroup", texts(1), cel.StringType, func(a []any) (any, error) { return podCgroup(r.pod, a[0].(string)) })
+	add("nodelink", texts(1), cel.StringType, func(a []any) (any, error) { return os.Readlink(a[0].(string)) })
+	add("nodeoom", nil, cel.IntType, func([]any) (any, error) {
+		text, err := read("/proc/self/oom_score_adj")
+		if err != nil {
+			return nil, err
+		}
+		return strconv.ParseInt(text, 10, 64)
+	})
 	add("pulls", nil, cel.IntType, func([]any) (any, error) { return w.registry.pulls.Load(), nil })
 	var err error
 	e.env, err = cel.NewEnv(options...)
@@ -238,8 +248,17 @@ func (e *expressions) events(reason string) ([]string, error) {
 	return out, nil
 }
 
-// podCgroup reads a file of the pod's cgroup.
-func podCgroup(pod *pcorev1.Pod, file string) (string, error) {
+// podCgroup reads a file of the pod's cgroup, the first of several names that is there.
+func podCgroup(pod *pcorev1.Pod, files string) (string, error) {
+	for file := range strings.SplitSeq(files, ",") {
+		if text, err := podCgroupFile(pod, file); err == nil {
+			return text, nil
+		}
+	}
+	return "", fmt.Errorf("the pod's cgroup has none of %s", files)
+}
+
+func podCgroupFile(pod *pcorev1.Pod, file string) (string, error) {
 	for _, pattern := range []string{"/sys/fs/cgroup/*" + cgroupRoot + "/", "/sys/fs/cgroup" + cgroupRoot + "/"} {
 		for _, class := range []string{"", "burstable/", "besteffort/"} {
 			paths, err := filepath.Glob(pattern + class + "pod" + string(pod.UID) + "/" + file)

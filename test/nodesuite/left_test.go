@@ -10,7 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -84,4 +87,100 @@ func anyThere(paths ...string) bool {
 		}
 	}
 	return false
+}
+
+// processesOf are the processes in the pod's cgroups, the pause process among them.
+func (w *world) processesOf(pod *pcorev1.Pod) []int {
+	var out []int
+	for _, tree := range []string{"/sys/fs/cgroup" + cgroupRoot, "/sys/fs/cgroup/pids" + cgroupRoot, "/sys/fs/cgroup/memory" + cgroupRoot} {
+		for _, class := range []string{"", "burstable", "besteffort"} {
+			files, err := filepath.Glob(filepath.Join(tree, class, "pod"+string(pod.UID), "*", "cgroup.procs"))
+			if err != nil {
+				continue
+			}
+			for _, file := range files {
+				out = append(out, numbers(file)...)
+			}
+		}
+		if len(out) > 0 {
+			return out
+		}
+	}
+	return out
+}
+
+func numbers(file string) []int {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil // it went meanwhile
+	}
+	var out []int
+	for _, field := range strings.Fields(string(data)) {
+		if n, err := strconv.Atoi(field); err == nil && n > 1 {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// shims are the shims of this machine's containerd, by the ID of their sandbox.
+func (w *world) shims() map[string]int {
+	out := map[string]int{}
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return out
+	}
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		args := strings.Split(string(data), "\x00")
+		// Shims name their containerd's socket.
+		if !strings.Contains(args[0], "containerd-shim") || !slices.Contains(args, w.node.Config.Socket()) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if i := slices.Index(args, "-id"); err == nil && i >= 0 && i+1 < len(args) {
+			out[args[i+1]] = pid
+		}
+	}
+	return out
+}
+
+// shimsOf are the pod's.
+func (w *world) shimsOf(pod *pcorev1.Pod) ([]int, error) {
+	of := map[string]string{"io.kubernetes.pod.uid": string(pod.UID)}
+	sandboxes, err := w.node.CRI.ListPodSandbox(context.Background(), &runtimeapi.PodSandboxFilter{LabelSelector: of})
+	if err != nil {
+		return nil, err
+	}
+	all := w.shims()
+	var out []int
+	for _, s := range sandboxes {
+		if pid, ok := all[s.GetId()]; ok {
+			out = append(out, pid)
+		}
+	}
+	return out, nil
+}
+
+// awaitExit waits until the runtime says that the pod's containers have ended.
+func (w *world) awaitExit(ctx context.Context, r *caseRun) error {
+	of := map[string]string{"io.kubernetes.pod.uid": string(r.pod.UID)}
+	deadline := time.Now().Add(patience)
+	for {
+		running, err := w.node.CRI.ListContainers(ctx, &runtimeapi.ContainerFilter{LabelSelector: of,
+			State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}})
+		if err != nil {
+			return err
+		}
+		if len(running) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("the container doesn't end")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }

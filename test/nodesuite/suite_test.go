@@ -27,6 +27,11 @@ import (
 	"github.com/pinnace-dev/pinnace/controllers/agent"
 )
 
+// patience is how long a condition is waited for: most come within seconds, but machines of CI may be busy.
+const patience = 90 * time.Second
+
+const ready = "is.Ready == 'True'"
+
 type containerStatus = corev1.ContainerStatus
 
 // outcomes of the cases, told at the end.
@@ -51,8 +56,37 @@ func notYet(t *testing.T) map[string]string {
 	return out
 }
 
+// TestCases reads all tables without a machine: each expression is one, and there are as many cases as was promised.
+func TestCases(t *testing.T) {
+	cases := loadCases(t, "registry")
+	e, err := newExpressions(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		if _, err := makePod(c.withHost(t, "/host"), "namespace"); err != nil {
+			t.Errorf("%s: %v", c.id(), err)
+		}
+		for _, s := range c.Steps {
+			for _, text := range append([]string{s.Until, s.Stays}, s.Holds...) {
+				if text == "" {
+					continue
+				}
+				if _, issues := e.env.Compile(text); issues.Err() != nil {
+					t.Errorf("%s: %s: %v", c.id(), text, issues.Err())
+				}
+			}
+		}
+	}
+	if len(cases) < 120 {
+		t.Errorf("there are %d cases; 120 were promised", len(cases))
+	}
+	t.Logf("%d cases", len(cases))
+}
+
 // TestNodeSuite runs all cases side by side on one machine, and then what disturbs the machine one after the other.
 func TestNodeSuite(t *testing.T) {
+	loadCases(t, "registry") // a mistake in a table is told before anything starts
 	w := newWorld(t)
 	cases, known, sum := loadCases(t, w.registry.host), notYet(t), &outcomes{}
 	began := time.Now()
@@ -64,9 +98,7 @@ func TestNodeSuite(t *testing.T) {
 					sum.add(&sum.skipped, c.id()+": "+why)
 					t.Skip(why)
 				}
-				r := &caseRun{world: w, problems: recorder{t: t}}
-				err := r.do(t, c)
-				sum.judge(t, c.id(), known[c.id()], err)
+				sum.judge(t, c.id(), known[c.id()], w.do(t, c))
 			})
 		}
 	})
@@ -75,8 +107,16 @@ func TestNodeSuite(t *testing.T) {
 			t.Run(d.name, func(t *testing.T) { sum.judge(t, "disturbance: "+d.name, known["disturbance: "+d.name], d.run(t, w)) })
 		}
 	})
+	disturbed := func(id string) bool {
+		for _, d := range disturbances {
+			if id == "disturbance: "+d.name {
+				return true
+			}
+		}
+		return false
+	}
 	for id := range known {
-		if !slices.ContainsFunc(cases, func(c testCase) bool { return c.id() == id }) && !strings.HasPrefix(id, "disturbance: ") {
+		if !slices.ContainsFunc(cases, func(c testCase) bool { return c.id() == id }) && !disturbed(id) {
 			t.Errorf("testdata/not-yet.yaml lists %q, which is no case: remove it", id)
 		}
 	}
@@ -122,48 +162,22 @@ func (o *outcomes) tell(all int, took time.Duration) {
 		o.held, all, len(o.known), len(o.skipped), len(o.failed), took.Round(time.Second))
 }
 
-type recorder struct{ t *testing.T }
-
 // caseRun is a case under way.
 type caseRun struct {
-	world    *world
-	problems recorder
-	host     string
-	pod      *pcorev1.Pod
+	world *world
+	host  string
+	pod   *pcorev1.Pod
 	// last is the pod as it was seen last; nil once it is gone.
 	last *pcorev1.Pod
 	is   *expressions
 }
 
 // do runs a case and returns what doesn't hold.
-func (r *caseRun) do(t *testing.T, c testCase) (err error) {
-	w := r.world
-	namespace := w.env.Namespace(t)
-	r.host = filepath.Join(w.dir, namespace)
-	c = c.withHost(t, r.host)
-	c.prepareHost(t)
-	if r.is, err = newExpressions(w, r); err != nil {
+func (w *world) do(t *testing.T, c testCase) error {
+	r, err := w.begin(t, &c)
+	if r == nil || err != nil {
 		return err
 	}
-	for _, object := range c.Objects {
-		if err := r.apply(t.Context(), namespace, object); err != nil {
-			return err
-		}
-	}
-	if r.pod, err = makePod(c, namespace); err != nil {
-		return err
-	}
-	err = w.client.Create(t.Context(), r.pod)
-	if c.Refused != "" {
-		if err == nil || !strings.Contains(err.Error(), c.Refused) {
-			return errors.Join(fmt.Errorf("the pod should be refused with %q, but: %w", c.Refused, errors.Join(err)), r.end(t, c))
-		}
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("making the pod: %w", err)
-	}
-	r.last = r.pod
 	for i := range c.Steps {
 		if err = r.step(t, &c.Steps[i]); err != nil {
 			err = fmt.Errorf("step %d: %w", i+1, err)
@@ -171,6 +185,38 @@ func (r *caseRun) do(t *testing.T, c testCase) (err error) {
 		}
 	}
 	return errors.Join(err, r.end(t, c))
+}
+
+// begin makes a case's folder, objects and pod; nil without an error for a pod that is refused as it should be.
+func (w *world) begin(t *testing.T, c *testCase) (r *caseRun, err error) {
+	r = &caseRun{world: w}
+	namespace := w.env.Namespace(t)
+	r.host = filepath.Join(w.dir, namespace)
+	*c = c.withHost(t, r.host)
+	c.prepareHost(t)
+	if r.is, err = newExpressions(w, r); err != nil {
+		return nil, err
+	}
+	for _, object := range c.Objects {
+		if err := r.apply(t.Context(), namespace, object); err != nil {
+			return nil, err
+		}
+	}
+	if r.pod, err = makePod(*c, namespace); err != nil {
+		return nil, err
+	}
+	err = w.client.Create(t.Context(), r.pod)
+	if c.Refused != "" {
+		if err == nil || !strings.Contains(err.Error(), c.Refused) {
+			return nil, fmt.Errorf("the pod should be refused with %q, but the answer is: %v", c.Refused, err)
+		}
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making the pod: %w", err)
+	}
+	r.last = r.pod
+	return r, nil
 }
 
 func makePod(c testCase, namespace string) (*pcorev1.Pod, error) {
@@ -248,7 +294,7 @@ func (r *caseRun) step(t *testing.T, s *step) error {
 		}
 	}
 	if s.Until != "" {
-		if err := r.until(ctx, s.Until, duration(t, s.Within, 90*time.Second)); err != nil {
+		if err := r.until(ctx, s.Until, duration(t, s.Within, patience)); err != nil {
 			return err
 		}
 	}

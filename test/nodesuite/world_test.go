@@ -147,7 +147,7 @@ func (w *world) startAgent(t *testing.T) {
 	o := setup.NewAgentOptions()
 	o.Kubeconfig, o.NodeName, o.DataDir, o.RuntimeEndpoint = w.env.Kubeconfig, nodeName, w.dataDir(), w.node.Config.Endpoint()
 	o.ClusterCIDR, o.ServiceCIDR, o.CgroupRoot = podCIDR, "10.216.0.0/16", cgroupRoot
-	adapt(&o, w)
+	adapt(&o)
 	text, err := json.Marshal(o)
 	if err != nil {
 		t.Fatal(err)

@@ -196,6 +196,11 @@ func TestRotateLogs(t *testing.T) {
 // cgroups is a tree in memory.
 type cgroups map[string]bool
 
+// busy says that the processes of a pod are still dying.
+type busy struct{ cgroups }
+
+func (b busy) Remove(string) error { return errors.New("device or resource busy") }
+
 func (c cgroups) Pods() (out []string, err error) {
 	for uid := range c {
 		out = append(out, uid)
@@ -241,6 +246,14 @@ func TestTidy(t *testing.T) {
 		t.Errorf("something was removed without the runtime's word:\n%s", diff)
 	}
 	runtime.fails = nil
+	k.options.Cgroups = busy{tree1}
+	if err := k.Tidy(t.Context()); err == nil {
+		t.Error("that a cgroup is busy isn't told")
+	}
+	if _, err := os.Stat(volumes.PodDir("gone")); err != nil {
+		t.Errorf("the folder of a pod with processes went: %v", err)
+	}
+	k.options.Cgroups = tree1
 	if err := k.Tidy(t.Context()); err != nil {
 		t.Fatal(err)
 	}

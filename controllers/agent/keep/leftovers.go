@@ -112,15 +112,22 @@ func (k *Keeper) removeLeftovers(ctx context.Context, gone remains) error {
 		}
 		logf.FromContext(ctx).V(1).Info("Removed what a pod had left", "what", what, "uid", uid)
 	}
-	// Processes first: they may hold the volumes.
+	// Processes first: they may hold the volumes. While there are some, the folders stay, by which the cgroup is known for ours.
+	dying := map[types.UID]bool{}
 	for _, uid := range gone.cgroups {
-		done("cgroup", uid, k.options.Cgroups.Remove(string(uid)))
+		err := k.options.Cgroups.Remove(string(uid))
+		dying[uid] = err != nil
+		done("cgroup", uid, err)
 	}
 	for _, uid := range gone.volumes {
-		done("volumes", uid, k.options.Volumes.Unmount(uid))
+		if !dying[uid] {
+			done("volumes", uid, k.options.Volumes.Unmount(uid))
+		}
 	}
 	for _, name := range gone.logs {
-		done("logs", logFolderPod(name), os.RemoveAll(filepath.Join(k.options.LogDir, name)))
+		if uid := logFolderPod(name); !dying[uid] {
+			done("logs", uid, os.RemoveAll(filepath.Join(k.options.LogDir, name)))
+		}
 	}
 	return errors.Join(failures...)
 }

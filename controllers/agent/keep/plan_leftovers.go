@@ -20,9 +20,17 @@ type remains struct {
 	logs []string
 }
 
-// planLeftovers chooses what belongs to no pod that anybody knows.
+// planLeftovers chooses what belongs to no pod that anybody knows. Several nodes of one machine share its cgroups: of those only the ones
+// of pods that have a folder on this node are its own.
 func planLeftovers(found remains, known map[types.UID]bool) remains {
-	gone := func(uid types.UID) bool { return uid != "" && !known[uid] }
+	mine := map[types.UID]bool{}
+	for _, uid := range found.volumes {
+		mine[uid] = true
+	}
+	for _, name := range found.logs {
+		mine[logFolderPod(name)] = true
+	}
+	gone := func(uid types.UID) bool { return uid != "" && !known[uid] && mine[uid] }
 	var out remains
 	for _, uid := range found.volumes {
 		if gone(uid) {

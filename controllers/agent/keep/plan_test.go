@@ -151,11 +151,11 @@ func TestPlanRotation(t *testing.T) {
 
 func TestPlanLeftovers(t *testing.T) {
 	found := remains{
-		volumes: []types.UID{"here", "gone"}, cgroups: []types.UID{"gone", "here"},
-		logs: []string{"default_web-1_here", "default_web-1_gone", "lost+found", "a_b", ""},
+		volumes: []types.UID{"here", "gone"}, cgroups: []types.UID{"gone", "here", "of-another-node", "logs-only"},
+		logs: []string{"default_web-1_here", "default_web-1_gone", "default_web-2_logs-only", "lost+found", "a_b", ""},
 	}
 	got := planLeftovers(found, map[types.UID]bool{"here": true})
-	want := remains{volumes: []types.UID{"gone"}, cgroups: []types.UID{"gone"}, logs: []string{"default_web-1_gone"}}
+	want := remains{volumes: []types.UID{"gone"}, cgroups: []types.UID{"gone", "logs-only"}, logs: []string{"default_web-1_gone", "default_web-2_logs-only"}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(remains{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

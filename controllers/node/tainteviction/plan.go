@@ -147,10 +147,10 @@ const (
 
 // holdBack says that so many nodes are lost that the control plane, or its network, is the more likely culprit.
 func holdBack(nodes, lost int) bool {
-	switch {
-	case lost == 0:
+	switch lost {
+	case 0:
 		return false
-	case lost == nodes:
+	case nodes:
 		return true
 	}
 	return lost > 2 && float64(lost) >= partMost*float64(nodes) && nodes <= smallMost

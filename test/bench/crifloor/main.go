@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pinnace-dev/pinnace/internal/runtime"
 	"github.com/pinnace-dev/pinnace/internal/runtime/cri"
 	"github.com/pinnace-dev/pinnace/test/bench/crifloor/floor"
 	"github.com/pinnace-dev/pinnace/test/node"
@@ -68,12 +69,12 @@ func run(ctx context.Context) (err error) {
 		}
 		defer func() { err = errors.Join(err, client.Close()) }()
 	} else {
-		runtime, err := node.Start(ctx, node.Options{Assets: *assets, Observe: recorder.Observe})
+		host, err := node.Start(ctx, node.Options{Assets: *assets, Observe: recorder.Observe})
 		if err != nil {
 			return err
 		}
 		defer func() {
-			stopErr := errors.Join(runtime.Stop(context.WithoutCancel(ctx)), node.RemoveCgroups(floor.Cgroup))
+			stopErr := errors.Join(host.Stop(context.WithoutCancel(ctx)), node.RemoveCgroups(floor.Cgroup))
 			if stopErr != nil {
 				fmt.Fprintln(os.Stderr, "crifloor: cleaning up:", stopErr)
 			}
@@ -82,17 +83,21 @@ func run(ctx context.Context) (err error) {
 		if path == "" {
 			path = filepath.Join(*assets, "pause")
 		}
-		if err := runtime.LoadProgram(ctx, path, *image); err != nil {
+		if err := host.LoadProgram(ctx, path, *image); err != nil {
 			return err
 		}
-		client, memory = runtime.CRI, runtime.RSS
+		client, memory = host.CRI, host.RSS
 	}
 	logs, err := os.MkdirTemp("", "crifloor-logs-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(logs)) }()
-	best, all, err := floor.Best(ctx, client, recorder, floor.Options{Image: *image, Pods: *pods, LogDir: logs}, levels, *rounds)
+	profile, err := runtime.WriteSandboxProfile(logs)
+	if err != nil {
+		return err
+	}
+	best, all, err := floor.Best(ctx, client, recorder, floor.Options{Image: *image, Pods: *pods, LogDir: logs, SandboxProfile: profile}, levels, *rounds)
 	if err != nil {
 		return err
 	}

@@ -160,6 +160,58 @@ func TestKeepCRDs(t *testing.T) {
 	}
 }
 
+// checkMirrors has an agent make mirrors of static pods: those that it may, and those that would get it at others' things.
+func checkMirrors(t *testing.T, agent client.Client, namespace string, node *pcorev1.Node) {
+	t.Helper()
+	const bound, refers, volumes = "must be bound to that node and belong to it alone", "may refer to no other object", "may have volumes only of its own"
+	secret := corev1.LocalObjectReference{Name: "s"}
+	for name, tc := range map[string]struct {
+		change func(*pcorev1.Pod)
+		want   string
+	}{
+		"of another node":    {func(p *pcorev1.Pod) { p.Spec.NodeName = "b" }, bound},
+		"of no node":         {func(p *pcorev1.Pod) { p.Spec.NodeName = "" }, bound},
+		"without an owner":   {func(p *pcorev1.Pod) { p.OwnerReferences = nil }, bound},
+		"with another owner": {func(p *pcorev1.Pod) { p.OwnerReferences[0].Name = "b" }, bound},
+		"with a pull secret": {func(p *pcorev1.Pod) { p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{secret} }, refers},
+		"with an account":    {func(p *pcorev1.Pod) { p.Spec.ServiceAccountName = "builder" }, refers},
+		"with a secret's keys": {func(p *pcorev1.Pod) {
+			p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: secret}}}
+		}, refers},
+		"with a secret volume": {func(p *pcorev1.Pod) {
+			p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s"}}}}
+		}, volumes},
+		"with a token": {func(p *pcorev1.Pod) {
+			p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
+				{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "t"}},
+			}}}}}
+		}, volumes},
+	} {
+		p := mirrorOf(namespace, node)
+		tc.change(p)
+		if err := refused(agent.Create(t.Context(), p, client.DryRunAll), tc.want); err != nil {
+			t.Errorf("a mirror %s: %v", name, err)
+		}
+	}
+	mirror := mirrorOf(namespace, node)
+	if err := agent.Create(t.Context(), mirror); err != nil {
+		t.Fatalf("an agent can't make a mirror: %v", err)
+	}
+	if err := agent.Delete(t.Context(), mirror); err != nil {
+		t.Errorf("an agent can't delete its mirror: %v", err)
+	}
+}
+
+func mirrorOf(namespace string, node *pcorev1.Node) *pcorev1.Pod {
+	p := pod(namespace, "static-a", node.Name)
+	p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "hash"}
+	p.OwnerReferences = []metav1.OwnerReference{{
+		APIVersion: pcorev1.GroupVersion.String(), Kind: "Node", Name: node.Name, UID: node.UID, Controller: new(true),
+	}}
+	p.Spec.Volumes = []corev1.Volume{{Name: "own", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	return p
+}
+
 // TestAgentsKeepToTheirNode gives an agent every right, so that only the policy holds it.
 func TestAgentsKeepToTheirNode(t *testing.T) {
 	e := start(t)
@@ -195,9 +247,14 @@ func TestAgentsKeepToTheirNode(t *testing.T) {
 	if err := refused(agent.Delete(ctx, other), notMine); err != nil {
 		t.Errorf("deleting another node's pod: %v", err)
 	}
-	if err := refused(agent.Create(ctx, pod(ns, "new", "a")), notMine); err != nil {
+	const onlyMirrors = "the agent of node a may make and delete only mirrors of its static pods"
+	if err := refused(agent.Create(ctx, pod(ns, "new", "a")), onlyMirrors); err != nil {
 		t.Errorf("creating a pod: %v", err)
 	}
+	if err := refused(agent.Delete(ctx, mine), onlyMirrors); err != nil {
+		t.Errorf("deleting its own pod: %v", err)
+	}
+	checkMirrors(t, agent, ns, nodeA)
 	const onlyStatus = "the agent of node a may change only the status of pods, and take its own finalizer off"
 	for name, change := range map[string]func(*pcorev1.Pod){
 		"labels":         func(p *pcorev1.Pod) { p.Labels = map[string]string{"a": "b"} },
@@ -214,9 +271,6 @@ func TestAgentsKeepToTheirNode(t *testing.T) {
 	mine.Finalizers = []string{"example.org/other"}
 	if err := agent.Update(ctx, mine); err != nil {
 		t.Errorf("an agent can't take its finalizer off its own pod: %v", err)
-	}
-	if err := agent.Delete(ctx, mine); err != nil {
-		t.Errorf("an agent can't delete its own pod: %v", err)
 	}
 	const ownLease = "the agent of node a may hold only its own Lease, pinnace-node-lease/a"
 	for _, key := range []client.ObjectKey{{Namespace: "pinnace-node-lease", Name: "b"}, {Namespace: ns, Name: "a"}} {

@@ -9,6 +9,9 @@
 //	serve PORT    answers HTTP with "served"
 //	size          prints the size of its terminal when it changes, until one is 33 rows high
 //	slow N        prints N lines, one each 100 ms, and ends
+//	burn          uses a core, until it is told to end
+//
+// Under the name tar it also packs and unpacks what kubectl cp asks for.
 package main
 
 import (
@@ -20,6 +23,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,6 +31,13 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 2 && (os.Args[1] == "cf" || os.Args[1] == "-xmf") {
+		if err := archive(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "tar:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	args := make([]string, 2)
 	copy(args, os.Args[1:])
 	number, _ := strconv.Atoi(args[1])
@@ -54,6 +65,14 @@ func main() {
 		sleep()
 	case "size":
 		size()
+	case "burn":
+		var turns atomic.Uint64
+		go func() {
+			for {
+				turns.Add(1)
+			}
+		}()
+		sleep()
 	default:
 		fmt.Fprintln(os.Stderr, "unknown command", args[0])
 		os.Exit(2)

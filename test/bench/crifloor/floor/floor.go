@@ -62,6 +62,8 @@ type Options struct {
 	Pods  int
 	// LogDir is an existing folder for the containers' logs; the caller removes it.
 	LogDir string
+	// SandboxProfile is the path of the seccomp profile of the sandboxes' own processes; empty: the runtime's default.
+	SandboxProfile string
 }
 
 // Result is one measurement.
@@ -92,7 +94,7 @@ func Best(ctx context.Context, service runtime.Service, recorder *Recorder, o Op
 		return Result{}, nil, err
 	}
 	// The first pod pays for what is set up once: bridge, page cache.
-	if _, err := round(ctx, service, recorder, Options{Image: o.Image, Pods: 1, LogDir: o.LogDir}, 1); err != nil {
+	if _, err := round(ctx, service, recorder, Options{Image: o.Image, Pods: 1, LogDir: o.LogDir, SandboxProfile: o.SandboxProfile}, 1); err != nil {
 		return Result{}, nil, err
 	}
 	var all []Result
@@ -204,7 +206,7 @@ func (o Options) sandbox(number int) *runtimeapi.PodSandboxConfig {
 			CgroupParent: fmt.Sprintf("/%s/besteffort/pod%d", Cgroup, number),
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 				NamespaceOptions: namespaces(),
-				Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+				Seccomp:          runtime.SandboxSeccomp(o.SandboxProfile),
 			},
 		},
 	}
