@@ -22,10 +22,8 @@ import (
 type goingDown int32
 
 const (
-	// staysUp is usual.
-	staysUp goingDown = iota
-	// downForGood: pods end as failed, and no new one is taken.
-	downForGood
+	// downForGood: pods end as failed, and no new one is taken. The zero value: it stays up.
+	downForGood goingDown = iota + 1
 	// downForNow: what runs is stopped, and the same pods run again when the agent is back.
 	downForNow
 )

@@ -186,6 +186,13 @@ func (n *nodeState) loadStatic(ctx context.Context) []types.NamespacedName {
 		}
 	}
 	n.static.files, n.static.byKey = files, byKey
+	kept := map[types.UID]*pcorev1.PodStatus{}
+	for _, pod := range byKey {
+		if status := n.static.status[pod.UID]; status != nil {
+			kept[pod.UID] = status
+		}
+	}
+	n.static.status = kept
 	return changed
 }
 
@@ -382,7 +389,7 @@ func (r *Reconciler) staticOnly(pod *pcorev1.Pod) bool {
 	r.mu.Lock()
 	known := r.staticKeys[key]
 	r.mu.Unlock()
-	if !known && !(isMirror(pod) && r.node(pod.Spec.NodeName) != nil) {
+	if !known && (!isMirror(pod) || r.node(pod.Spec.NodeName) == nil) {
 		return false
 	}
 	r.noteStatic(key)

@@ -176,6 +176,11 @@ func (w *world) start() {
 		n.Volumes, n.LogDir, n.CgroupRoot, n.Parallel = w.volumes, filepath.Join(w.real.Dir, "logs"), cgroupRoot, 4
 	}
 	if w.real != nil {
+		profile, err := runtime.WriteSandboxProfile(w.real.Dir)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		n.SandboxProfile = profile
 		n.PullProgress = setup.PullProgress(w.real.CRI)
 	}
 	if w.real != nil {
