@@ -101,6 +101,7 @@ chaos: assets ## 200 random kills of containers, shims, containerd and agent und
 bench: assets peers build images ## Measure start, memory, idle CPU, time to ready, and pods a second beside upstream's; tables, and bin/bench*.json.
 	go run ./test/bench -o bin/bench.json
 	go run ./test/bench/scale -o bin/bench-scale.json
+	go run ./test/bench/kubelet -o bin/bench-kubelet.json
 
 .PHONY: help
 help: ## Show this list.

@@ -377,7 +377,7 @@ func nextRestartCount(s situation, name string) int32 {
 		return latest.restartCount() + 1
 	}
 	for _, list := range [][]corev1.ContainerStatus{s.pod.Status.ContainerStatuses, s.pod.Status.InitContainerStatuses} {
-		if old := podstate.FindStatus(list, name); old != nil && old.ContainerID != "" {
+		if old := podstate.FindStatus(list, name); old != nil && (old.ContainerID != "" || old.RestartCount > 0 || old.LastTerminationState.Terminated != nil) {
 			return old.RestartCount + 1
 		}
 	}

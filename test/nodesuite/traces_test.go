@@ -23,7 +23,11 @@ type traces map[string][]string
 // cgroups, addresses that are given out, folders of pods and of logs.
 func (w *world) traces() traces {
 	out := traces{}
+	abandoned := w.abandoned()
 	for id, pid := range w.shims() {
+		if slices.Contains(abandoned, pid) {
+			continue
+		}
 		out["shim"] = append(out["shim"], fmt.Sprintf("%d of %s", pid, id))
 	}
 	glob := func(what string, patterns ...string) {
@@ -149,7 +153,7 @@ func (c *chaos) matches(ctx context.Context) error {
 	for key, n := range found {
 		failures = append(failures, fmt.Errorf("%d of %s run, of which nobody knows", n, key))
 	}
-	if shims := len(c.w.shims()); shims != len(c.wanted) {
+	if shims := len(c.w.shims()) - len(c.w.abandoned()); shims != len(c.wanted) {
 		failures = append(failures, fmt.Errorf("there are %d shims for %d pods", shims, len(c.wanted)))
 	}
 	return errors.Join(failures...)

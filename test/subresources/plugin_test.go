@@ -110,6 +110,25 @@ func (w *world) expect(t *testing.T, pattern string, args ...string) {
 	}
 }
 
+// expectSoon is expect for what a program in a container has yet to print: a pod is Ready when it has started.
+func (w *world) expectSoon(t *testing.T, pattern string, args ...string) {
+	t.Helper()
+	wanted := regexp.MustCompile("^(?s:" + pattern + ")$")
+	deadline, ticker := time.After(30*time.Second), time.NewTicker(300*time.Millisecond)
+	defer ticker.Stop()
+	for {
+		got := w.tryPlugin(t, "", args...)
+		if got.code == 0 && wanted.MatchString(got.stdout) {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("kubectl pinnace %s: got %+v, want %s", strings.Join(args, " "), got, pattern)
+		case <-ticker.C:
+		}
+	}
+}
+
 // testHelp compares the flags with those of the kubectl that was built beside the API server.
 func (w *world) testHelp(t *testing.T) {
 	flag := regexp.MustCompile(`(?m)^\s+(?:-\w, )?--[\w-]+=?.*:$`)
@@ -129,10 +148,10 @@ func (w *world) testPluginLogs(t *testing.T) {
 	w.expect(t, "", "logs", "counter", "--since-time=2100-01-01T00:00:00Z")
 	w.expect(t, "line 10\n", "logs", "pod/counter", "--since=1h", "--tail=1")
 	w.expect(t, "line 1\nline 2\nline 3\n", "logs", "job/job")
-	w.expect(t, "serving\n.*", "logs", "deploy/web")
-	w.expect(t, "serving\n.*", "logs", "pdeploy/web")
-	w.expect(t, "serving\n.*", "logs", "deployments.apps.pinnace.dev/web")
-	w.expect(t, `(\[pod/web-\w+-\w+/main\] \w+\n){4}`, "logs", "-l", "app=web", "--prefix", "--tail=-1")
+	w.expectSoon(t, "serving\n.*", "logs", "deploy/web")
+	w.expectSoon(t, "serving\n.*", "logs", "pdeploy/web")
+	w.expectSoon(t, "serving\n.*", "logs", "deployments.apps.pinnace.dev/web")
+	w.expectSoon(t, `(\[pod/web-\w+-\w+/main\] \w+\n){4}`, "logs", "-l", "app=web", "--prefix", "--tail=-1")
 	w.expect(t, "serving\n.*", "logs", "box", "--all-containers")
 	w.await(t, "crash", `jsonpath={.status.containerStatuses[0].restartCount}`, regexp.MustCompile(`[1-9]`))
 	w.expect(t, "so long\n", "logs", "crash", "--previous")
@@ -242,7 +261,7 @@ func (w *world) testDebug(t *testing.T) {
 	w.awaitLog(t, "counter", "dbg", "line 2\n")
 	w.expect(t, "", "debug", "counter", "--image=pinnace.dev/testprog:v1", "--copy-to=copy", "--container=dbg", "--profile=general", "--", "/testprog", "count", "2")
 	w.plugin(t, "wait", "--for=condition=Ready", "pod/copy", "--timeout=60s")
-	w.expect(t, "line 1\nline 2\n", "logs", "copy", "-c", "dbg")
+	w.expectSoon(t, "line 1\nline 2\n", "logs", "copy", "-c", "dbg")
 	w.plugin(t, "delete", "pod", "copy", "--grace-period=1")
 }
 
