@@ -208,7 +208,7 @@ func (w *world) begin(t *testing.T, c *testCase) (r *caseRun, err error) {
 	err = w.client.Create(t.Context(), r.pod)
 	if c.Refused != "" {
 		if err == nil || !strings.Contains(err.Error(), c.Refused) {
-			return nil, fmt.Errorf("the pod should be refused with %q, but the answer is: %v", c.Refused, err)
+			return nil, fmt.Errorf("the pod should be refused with %q, but the answer is: %w", c.Refused, err)
 		}
 		return nil, nil
 	}

@@ -128,7 +128,7 @@ func exists(args []string) {
 func size(args []string) {
 	var s syscall.Statfs_t
 	check(syscall.Statfs(args[0], &s))
-	fmt.Println(uint64(s.Blocks) * uint64(s.Bsize))
+	fmt.Println(s.Blocks * uint64(s.Bsize))
 }
 
 // reason is what the kernel said, without the path.
@@ -303,4 +303,3 @@ func dial(args []string) {
 	fmt.Println("ok")
 	_ = connection.Close() // nothing was sent
 }
-

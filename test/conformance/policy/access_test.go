@@ -120,7 +120,7 @@ func TestStolenAgentCredential(t *testing.T) {
 	}
 	eventually(t, func() error {
 		if err := thief.Get(t.Context(), client.ObjectKey{Namespace: ns.Name, Name: "mine"}, &pcorev1.Secret{}); !apierrors.IsForbidden(err) {
-			return fmt.Errorf("after the pod's end its Secret is still readable: %v", err)
+			return fmt.Errorf("after the pod's end its Secret is still readable: %w", err)
 		}
 		return nil
 	})
@@ -159,7 +159,9 @@ func TestManagerGrantsNothingElse(t *testing.T) {
 		"a user of the prefix only": {binding(name, "system:pinnace:node:"), "to nobody else"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			eventually(t, func() error { return refused(manager.Create(t.Context(), c.obj.DeepCopyObject().(client.Object)), c.want) })
+			eventually(t, func() error {
+				return refused(manager.Create(t.Context(), c.obj.DeepCopyObject().(client.Object)), c.want)
+			})
 		})
 	}
 }

@@ -31,7 +31,9 @@ func TestResourcesChangeByTheManagerAlone(t *testing.T) {
 		do(changed)
 		return c.Patch(t.Context(), changed, client.MergeFrom(p), client.DryRunAll)
 	}
-	cpu := func(p *pcorev1.Pod) { p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("2") }
+	cpu := func(p *pcorev1.Pod) {
+		p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("2")
+	}
 	whole := func(p *pcorev1.Pod) {
 		p.Spec.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("3")}}
 	}
@@ -41,7 +43,7 @@ func TestResourcesChangeByTheManagerAlone(t *testing.T) {
 	gone := func(p *pcorev1.Pod) { delete(p.Spec.Containers[0].Resources.Requests, corev1.ResourceEphemeralStorage) }
 	eventually(t, func() error {
 		if err := change(person, cpu); err == nil || !strings.Contains(err.Error(), "use its subresource resize") {
-			return fmt.Errorf("a person changes cpu: %v", err)
+			return fmt.Errorf("a person changes cpu: %w", err)
 		}
 		return nil
 	})
