@@ -38,6 +38,4 @@ step 'Schema oracle' make --no-print-directory oracle-schema
 step 'Controller oracle' make --no-print-directory oracle-controllers
 step 'End to end on real containers' go test -count=1 -timeout 25m -v ./test/e2e
 step 'Node suite on real containers' make --no-print-directory node-suite
-step "Node suite on Debian's containerd" hack/node-suite-debian.sh
-step 'Chaos, a short one' make --no-print-directory chaos CHAOS_FLAGS='-kills 20'
 printf '\nAll tests passed in %d s.\n' $((SECONDS - started))
