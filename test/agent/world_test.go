@@ -42,7 +42,7 @@ import (
 )
 
 // cgroupRoot is the parent of the suite's pods.
-const cgroupRoot = "/pinnace-agent-test"
+var cgroupRoot = fmt.Sprintf("/pinnace-agent-test-%d", os.Getpid())
 
 const testImage = "registry.test/testprog:1"
 
