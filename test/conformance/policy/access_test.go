@@ -6,7 +6,6 @@ package policy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -120,7 +119,7 @@ func TestStolenAgentCredential(t *testing.T) {
 	}
 	eventually(t, func() error {
 		if err := thief.Get(t.Context(), client.ObjectKey{Namespace: ns.Name, Name: "mine"}, &pcorev1.Secret{}); !apierrors.IsForbidden(err) {
-			return fmt.Errorf("after the pod's end its Secret is still readable: %w", err)
+			return errors.Join(errors.New("after the pod's end its Secret should not be readable"), err)
 		}
 		return nil
 	})
