@@ -39,6 +39,8 @@ type script struct {
 	broken map[string]string
 	// written is the least resource version that the side's stores must have reached, by kind/name.
 	written map[string]uint64
+	// deleted are the pods that the script has deleted, by kind/name: another may have the name by now.
+	deleted map[string]types.UID
 	// own are the names of pods that the script itself made.
 	own []string
 	// pool is the label of the nodes that the script's pods go to.
@@ -260,7 +262,10 @@ func (s *script) gone(ref string) {
 	s.begin("wait until %s is gone", ref)
 	kind, name := part(ref)
 	s.await(ref+" is gone", func() string {
-		if _, ok := s.find(kind, name); ok {
+		s.mu.Lock()
+		uid, known := s.deleted[ref]
+		s.mu.Unlock()
+		if found, ok := s.find(kind, name); ok && (!known || found.GetUID() == uid) {
 			return "it is still there"
 		}
 		return ""
@@ -437,6 +442,12 @@ func (s *script) unready(pods ...*corev1.Pod) {
 // deletePods deletes pods as a user does.
 func (s *script) deletePods(pods ...*corev1.Pod) {
 	for _, p := range pods {
+		s.mu.Lock()
+		if s.deleted == nil {
+			s.deleted = map[string]types.UID{}
+		}
+		s.deleted["pod/"+p.Name] = p.UID
+		s.mu.Unlock()
 		s.delete("pod/"+p.Name, metav1.DeletePropagationBackground)
 	}
 }
