@@ -126,7 +126,7 @@ func (w slowWriter) Write(data []byte) (n int, err error) {
 		n, data = n+m, data[m:]
 		if f, ok := w.ResponseWriter.(http.Flusher); ok && len(data) > 0 {
 			f.Flush()
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // A slow line is what this writer is.
 		}
 	}
 	return n, err

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -182,19 +181,15 @@ func (w *world) shimsOf(pod *pcorev1.Pod) ([]int, error) {
 // awaitExit waits until the runtime says that the pod's containers have ended.
 func (w *world) awaitExit(ctx context.Context, r *caseRun) error {
 	of := map[string]string{"io.kubernetes.pod.uid": string(r.pod.UID)}
-	deadline := time.Now().Add(patience)
-	for {
+	return poll(ctx, patience, func(ctx context.Context) error {
 		running, err := w.node.CRI.ListContainers(ctx, &runtimeapi.ContainerFilter{LabelSelector: of,
 			State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}})
 		if err != nil {
-			return err
+			return fatal{err}
 		}
-		if len(running) == 0 {
-			return nil
-		}
-		if time.Now().After(deadline) {
+		if len(running) > 0 {
 			return errors.New("the container doesn't end")
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
+		return nil
+	})
 }

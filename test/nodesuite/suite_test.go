@@ -313,7 +313,7 @@ func (r *caseRun) step(t *testing.T, s *step) error {
 			if ok, err := r.is.eval(s.Stays, r.last); err != nil || !ok {
 				return fmt.Errorf("this didn't stay so: %s%s", s.Stays, r.explain(err))
 			}
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(2 * pollEvery) // That nothing changes can't be waited for, only watched for a while.
 		}
 	}
 	return errors.Join(failures...)
@@ -335,10 +335,9 @@ func (r *caseRun) look(ctx context.Context) error {
 }
 
 func (r *caseRun) until(ctx context.Context, text string, within time.Duration) error {
-	deadline := time.Now().Add(within)
-	for {
+	return poll(ctx, within, func(ctx context.Context) error {
 		if err := r.look(ctx); err != nil {
-			return err
+			return fatal{err}
 		}
 		ok, err := r.is.eval(text, r.last)
 		var bad *badExpression
@@ -346,12 +345,10 @@ func (r *caseRun) until(ctx context.Context, text string, within time.Duration) 
 		case ok:
 			return nil
 		case errors.As(err, &bad):
-			return bad
-		case time.Now().After(deadline):
-			return fmt.Errorf("not seen within %s: %s%s", within, text, r.explain(err))
+			return fatal{bad}
 		}
-		time.Sleep(100 * time.Millisecond)
-	}
+		return fmt.Errorf("%s%s", text, r.explain(err))
+	})
 }
 
 // explain is why something doesn't hold, and what the pod is instead.

@@ -168,18 +168,19 @@ func (w *world) startAgent(t *testing.T) {
 			t.Errorf("stopping the agent: %v", err)
 		}
 	})
-	deadline := time.Now().Add(time.Minute)
-	for {
+	err = poll(t.Context(), time.Minute, func(ctx context.Context) error {
 		var n pcorev1.Node
-		err := w.client.Get(t.Context(), types.NamespacedName{Name: nodeName}, &n)
-		if err == nil && nodeReady(&n) {
-			return
+		if err := w.client.Get(ctx, types.NamespacedName{Name: nodeName}, &n); err != nil {
+			return err
 		}
-		if time.Now().After(deadline) {
-			w.tail(t)
-			t.Fatalf("the node is not Ready: %v", err)
+		if !nodeReady(&n) {
+			return errors.New("the node is not Ready")
 		}
-		time.Sleep(50 * time.Millisecond)
+		return nil
+	})
+	if err != nil {
+		w.tail(t)
+		t.Fatal(err)
 	}
 }
 

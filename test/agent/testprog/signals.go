@@ -45,6 +45,7 @@ func onTerm(args []string) {
 	os.Exit(0)
 }
 
+// pause is what a case asks for whose container is to take a while.
 func pause(args []string) {
 	d, err := time.ParseDuration(args[0])
 	check(err)

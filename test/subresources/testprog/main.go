@@ -50,7 +50,7 @@ func main() {
 	case "slow":
 		for i := 1; i <= number; i++ {
 			fmt.Printf("line %d\n", i)
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // slow, so that a follower is seen to follow
 		}
 	case "echo":
 		echo(os.Stdin)
@@ -106,6 +106,6 @@ func size() {
 		if err != nil || s.Row == 33 {
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // A container has nobody who tells it of a new size but the signal, which a test of this must not trust.
 	}
 }
