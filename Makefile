@@ -10,6 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/pinnace-dev/pinnace/internal/version.Version=$(VERSION)
 ASSETS := $(CURDIR)/bin/assets
 LINT := bin/tools/golangci-lint
+GOTESTSUM := bin/tools/gotestsum
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 
 export KUBEBUILDER_ASSETS ?= $(ASSETS)
@@ -60,10 +61,13 @@ tidy: ## Tidy go.mod.
 $(LINT): hack/tools/go.mod
 	go -C hack/tools build -o ../../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
+$(GOTESTSUM): hack/tools/go.mod
+	go -C hack/tools build -o ../../$(GOTESTSUM) gotest.tools/gotestsum
+
 ##@ Test
 
 .PHONY: test
-test: ## Everything that CI runs: fresh files, lint, unit, schema oracle, envtest, end to end.
+test: $(GOTESTSUM) ## Everything that CI runs: fresh files, lint, unit, schema oracle, envtest, end to end.
 	@hack/test.sh
 
 .PHONY: unit

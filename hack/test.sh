@@ -24,6 +24,9 @@ fresh() {
   fi
 }
 
+# tests tells in the end what failed and what was skipped, each with its own output.
+tests() { bin/tools/gotestsum --format pkgname --format-hide-empty-pkg -- "$@"; }
+
 if [[ $(id -u) -ne 0 ]]; then
   printf '\n*** Not root: the tests on real containers are SKIPPED. Run `sudo make test` for all of them. ***\n'
 fi
@@ -33,9 +36,9 @@ step 'Generated files are fresh' fresh
 step 'Linters and floors' make --no-print-directory lint
 step 'The assets driver' go -C hack/assets test .
 # Two packages at a time: many start an API server, and there may be two cores only.
-step 'Unit, envtest and oracle tests' go test -p 2 -timeout 25m $(go list ./... | grep -v -e /test/nodesuite -e /test/e2e -e /test/conformance/controllers)
+step 'Unit, envtest and oracle tests' tests -p 2 -timeout 25m $(go list ./... | grep -v -e /test/nodesuite -e /test/e2e -e /test/conformance/controllers)
 step 'Schema oracle' make --no-print-directory oracle-schema
 step 'Controller oracle' make --no-print-directory oracle-controllers
-step 'End to end on real containers' go test -count=1 -timeout 25m -v ./test/e2e
+step 'End to end on real containers' tests -count=1 -timeout 25m ./test/e2e
 step 'Node suite on real containers' make --no-print-directory node-suite
 printf '\nAll tests passed in %d s.\n' $((SECONDS - started))

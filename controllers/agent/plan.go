@@ -191,10 +191,14 @@ func makePlan(s situation) plan {
 // pastDeadline says whether spec.activeDeadlineSeconds is over.
 func pastDeadline(s situation, p *plan) *podFailure {
 	seconds := s.pod.Spec.ActiveDeadlineSeconds
-	if seconds == nil || s.pod.Status.StartTime == nil {
+	if seconds == nil {
 		return nil
 	}
-	deadline := s.pod.Status.StartTime.Add(time.Duration(*seconds) * time.Second)
+	start := s.now // This look's status is the first to tell it; our own write of it brings no other look.
+	if t := s.pod.Status.StartTime; t != nil {
+		start = t.Time
+	}
+	deadline := start.Add(time.Duration(*seconds) * time.Second)
 	if s.now.Before(deadline) {
 		p.wakeAt(deadline)
 		return nil

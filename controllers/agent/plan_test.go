@@ -130,6 +130,8 @@ func TestMakePlan(t *testing.T) {
 		p.Spec.ActiveDeadlineSeconds = &seconds
 		p.Status.StartTime = &metav1.Time{Time: planNow.Add(-time.Minute)}
 	}).Obj()
+	timed := dead.DeepCopy()
+	timed.Status.StartTime = nil
 
 	restarts := func(most int32) func(*pcorev1.Pod) { return func(p *pcorev1.Pod) { p.Spec.MaxRestarts = &most } }
 	limited := aPod("a").Container("second").Change(restarts(2)).Obj()
@@ -245,6 +247,9 @@ func TestMakePlan(t *testing.T) {
 		"a final phase starts nothing": {failed, seenOf(failed).Obj(), memory{}, brief{Ending: true, Gone: true}},
 		"past its deadline": {
 			dead, seenOf(dead).Ready().Running("c1", "main", kindMain).Obj(), memory{}, brief{Ending: true, Stop: []string{"c1 30s"}, Fail: "DeadlineExceeded"},
+		},
+		"its deadline is known before its start has been told": {
+			timed, seenOf(timed).Ready().Running("c1", "main", kindMain).Obj(), memory{}, brief{Wake: time.Minute},
 		},
 		"restarted too often: the others are stopped": {
 			limited, seenOf(limited).Ready().Exited("c1", "main", kindMain, 2, 1, time.Second).Running("c2", "second", kindMain).Obj(), memory{},

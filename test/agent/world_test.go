@@ -12,16 +12,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/testr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -29,6 +32,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/controllers/agent"
@@ -126,8 +130,14 @@ func realWorld(t *testing.T) *world {
 	return w
 }
 
-// removeCgroups removes the parent of the pods' cgroups, in which nothing may be left.
+// removeCgroups removes the parent of the pods' cgroups, in which nothing may be left but by a story that failed.
 func removeCgroups(t *testing.T) {
+	if t.Failed() {
+		if err := node.RemoveCgroups(strings.TrimPrefix(cgroupRoot, "/")); err != nil {
+			t.Log(err)
+		}
+		return
+	}
 	for _, pattern := range []string{"/sys/fs/cgroup/*" + cgroupRoot, "/sys/fs/cgroup" + cgroupRoot} {
 		trees, err := filepath.Glob(pattern)
 		if err != nil {
@@ -143,13 +153,18 @@ func removeCgroups(t *testing.T) {
 	}
 }
 
+// quiet logs errors alone: what a manager tells of its starts and stops hides what failed.
+func quiet(t *testing.T) logr.Logger {
+	return testr.NewWithOptions(t, testr.Options{Verbosity: -1})
+}
+
 // start starts an agent; a restart is stopAgent and start.
 func (w *world) start() {
 	w.t.Helper()
 	mgr, err := ctrl.NewManager(w.env.Config, ctrl.Options{
 		Scheme:  setup.NewScheme(),
 		Metrics: metricsserver.Options{BindAddress: "0"},
-		Logger:  testr.New(w.t),
+		Logger:  quiet(w.t),
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			&pcorev1.Pod{}: {Field: fields.OneTermEqualSelector("spec.nodeName", w.node)},
 		}},
@@ -195,7 +210,7 @@ func (w *world) start() {
 	w.agent = reconciler
 	ctx, cancel := context.WithCancel(context.Background())
 	w.stop, w.done = cancel, make(chan error, 1)
-	logged := logf.IntoContext(ctx, testr.New(w.t))
+	logged := logf.IntoContext(ctx, quiet(w.t))
 	reconciler.LoadStatic(logged)
 	go reconciler.RunStatic(logged)
 	go func() { w.done <- mgr.Start(ctx) }()
@@ -262,26 +277,31 @@ func (w *world) create(t *testing.T, pod *pcorev1.Pod) *pcorev1.Pod {
 // until waits for a pod's state.
 func (w *world) until(t *testing.T, pod *pcorev1.Pod, what string, is func(*pcorev1.Pod) bool) *pcorev1.Pod {
 	t.Helper()
-	got := &pcorev1.Pod{}
-	deadline := time.Now().Add(60 * time.Second)
-	for time.Now().Before(deadline) {
-		err := w.client.Get(t.Context(), client.ObjectKeyFromObject(pod), got)
-		if err != nil && !apierrors.IsNotFound(err) {
-			t.Fatal(err)
-		}
-		if apierrors.IsNotFound(err) {
+	var got *pcorev1.Pod
+	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		got = &pcorev1.Pod{}
+		if err := w.client.Get(ctx, client.ObjectKeyFromObject(pod), got); apierrors.IsNotFound(err) {
 			got = nil
+		} else if err != nil {
+			return false, err
 		}
-		if is(got) {
-			return got
-		}
-		if got == nil {
-			got = &pcorev1.Pod{}
-		}
-		time.Sleep(20 * time.Millisecond)
+		return is(got), nil
+	})
+	if err != nil {
+		t.Fatalf("pod %s is not %s within a minute (%v); it is:\n%s", pod.Name, what, err, describe(got))
 	}
-	t.Fatalf("the pod is not %s; its status: %+v", what, got.Status)
-	return nil
+	return got
+}
+
+func describe(pod *pcorev1.Pod) string {
+	if pod == nil {
+		return "not there"
+	}
+	text, err := yaml.Marshal(pod)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 func (w *world) delete(t *testing.T, pod *pcorev1.Pod) {

@@ -354,15 +354,17 @@ func (m *model) checkCounts() {
 	}
 	total := int(job.Status.Succeeded + job.Status.Failed)
 	ignored := job.Spec.PodFailurePolicy != nil
+	// What a failing Job kills has failed, even if it was just about to succeed.
+	killed := isTrue(&job.Status, batchv1.JobFailed)
 	switch {
 	case perNode(job):
-		if len(job.Status.CompletedNodes) < succeeded {
+		if len(job.Status.CompletedNodes) < succeeded && !killed {
 			m.t.Fatalf("%d nodes are done, %d pods succeeded", len(job.Status.CompletedNodes), succeeded)
 		}
 	case job.Generation > 1 && indexed(job): // indexes beyond the end don't count
 	case !ignored && total != len(m.ends):
 		m.t.Fatalf("%d succeeded and %d failed, but %d pods ended", job.Status.Succeeded, job.Status.Failed, len(m.ends))
-	case int(job.Status.Succeeded) < succeeded && !isTrue(&job.Status, batchv1.JobFailed): // what a failing Job kills has failed, even if it was just about to succeed
+	case int(job.Status.Succeeded) < succeeded && !killed:
 		m.t.Fatalf("%d succeeded by the status, but %d did", job.Status.Succeeded, succeeded)
 	}
 	if n, ok := (&scope{job: job}).completions(); ok && job.Generation == 1 && !perNode(job) && isTrue(&job.Status, batchv1.JobComplete) && int(job.Status.Succeeded) < n && job.Spec.SuccessPolicy == nil {
