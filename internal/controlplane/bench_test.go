@@ -85,6 +85,57 @@ func BenchmarkWrites(b *testing.B) {
 	}
 }
 
+// BenchmarkStatusWrites writes the status of one object after another, each of a kind, and reports what one write costs kube-apiserver in
+// processor time, its collections included.
+func BenchmarkStatusWrites(b *testing.B) {
+	const writes = 500
+	for b.Loop() {
+		measureStart(b, benchOptions(b), func(cp *controlplane.ControlPlane) {
+			installCRDs(b, cp)
+			config := cp.RESTConfig()
+			config.QPS = -1
+			c, err := client.New(config, client.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, obj := range []*unstructured.Unstructured{benchPod(0), benchOwner("ReplicaSet"), benchOwner("Deployment"), benchOwner("StatefulSet")} {
+				if err := c.Create(b.Context(), obj); err != nil {
+					b.Fatal(err)
+				}
+				before := processorTimes(b, cp)
+				for i := range writes {
+					value := map[string]any{"observedGeneration": int64(i), "replicas": int64(20)}
+					if obj.GetKind() == "Pod" {
+						value = map[string]any{"phase": "Running", "podIP": fmt.Sprintf("10.0.0.%d", i%250)}
+					}
+					obj.Object["status"] = value
+					if err := c.Status().Update(b.Context(), obj); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for name, after := range processorTimes(b, cp) {
+					b.ReportMetric(float64((after-before[name]).Microseconds())/writes, name+"-µs/"+obj.GetKind())
+				}
+			}
+		})
+	}
+}
+
+// benchOwner is an object with a template of pods.
+func benchOwner(kind string) *unstructured.Unstructured {
+	labels := map[string]any{"app": "bench"}
+	spec := map[string]any{
+		"replicas": int64(20), "selector": map[string]any{"matchLabels": labels},
+		"template": map[string]any{"metadata": map[string]any{"labels": labels}, "spec": benchPod(0).Object["spec"]},
+	}
+	if kind == "StatefulSet" {
+		spec["serviceName"] = "bench"
+	}
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apps.pinnace.dev/v1", "kind": kind, "metadata": map[string]any{"namespace": "default", "name": "bench"}, "spec": spec,
+	}}
+}
+
 func benchPod(i int) *unstructured.Unstructured {
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "core.pinnace.dev/v1", "kind": "Pod",

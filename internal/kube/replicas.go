@@ -28,7 +28,8 @@ import (
 const (
 	// replicaPodDelay lets the changes of many pods share one look at their owner.
 	replicaPodDelay = 20 * time.Millisecond
-	// replicaStatusWindow is the shortest time between two status writes that only count.
+	// replicaStatusWindow is the shortest time between two status writes that only count: shorter than StatusWindow, because a
+	// Deployment rolls over by these counts.
 	replicaStatusWindow = 300 * time.Millisecond
 	// replicaWorkers is how many owners are looked at in parallel.
 	replicaWorkers = 8

@@ -30,6 +30,9 @@ type written[T client.Object] struct {
 	at     time.Time
 }
 
+// StatusWindow is the shortest time between two status writes that only count, of a kind whose counts are for people: nobody reads faster.
+const StatusWindow = time.Second
+
 // NewStatusWriter makes a writer. window is the shortest time between two writes that report only progress.
 func NewStatusWriter[T client.Object](c client.Client, window time.Duration) *StatusWriter[T] {
 	return &StatusWriter[T]{client: c, window: window, last: map[types.UID]written[T]{}}

@@ -33,6 +33,9 @@ import (
 // sampleImage is small and serves HTTP: what `make images` builds.
 const sampleImage = "pinnace.dev/hello:v1"
 
+// quietMost is how long the machine is given to come to rest before a measurement.
+const quietMost = 15 * time.Second
+
 // settings of one run.
 type settings struct {
 	Rounds   int           `json:"rounds"`
@@ -166,24 +169,32 @@ func measureRollouts(ctx context.Context, m *machine.Machine, s settings, r *res
 	if _, err := deployments.run(ctx, sampleImage, int32(s.Pods)); err != nil {
 		return err
 	}
+	o := floor.Options{Image: sampleImage, Pods: s.Pods, LogDir: logs, SandboxProfile: profile}
+	r.Floors = make([][]time.Duration, len(s.Parallel))
 	for i := range s.Rounds {
-		best, _, err := floor.Best(ctx, service, recorder, floor.Options{Image: sampleImage, Pods: s.Pods, LogDir: logs, SandboxProfile: profile}, s.Parallel, 1)
-		if err != nil {
-			return fmt.Errorf("measuring the floor: %w", err)
+		for j, level := range s.Parallel {
+			if err := usage.Quiet(ctx, quietMost); err != nil {
+				return err
+			}
+			one, _, err := floor.Best(ctx, service, recorder, o, []int{level}, 1)
+			if err != nil {
+				return fmt.Errorf("measuring the floor: %w", err)
+			}
+			r.Floors[j] = append(r.Floors[j], one.Total)
 		}
-		r.Floors = append(r.Floors, best.Total)
-		took, err := deployments.run(ctx, sampleImage, int32(s.Pods))
+		took, err := deployments.quietly(ctx, sampleImage, int32(s.Pods))
 		if err != nil {
 			return err
 		}
 		r.Rollouts = append(r.Rollouts, took)
-		one, err := deployments.run(ctx, sampleImage, 1)
+		one, err := deployments.quietly(ctx, sampleImage, 1)
 		if err != nil {
 			return err
 		}
 		r.OnePod = append(r.OnePod, one)
-		progress("round %d of %d: floor %s at %d in parallel, %d of %d Ready after %s, one pod after %s", i+1, s.Rounds,
-			best.Total.Round(time.Millisecond), best.Parallel, s.Pods, s.Pods, took.Round(time.Millisecond), one.Round(time.Millisecond))
+		best, parallel := r.floor()
+		progress("round %d of %d: floor so far %s at %d in parallel, %d of %d Ready after %s, one pod after %s", i+1, s.Rounds,
+			best.Round(time.Millisecond), parallel, s.Pods, s.Pods, took.Round(time.Millisecond), one.Round(time.Millisecond))
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	"github.com/pinnace-dev/pinnace/test/bench/usage"
 )
 
 const benchNamespace = "bench"
@@ -46,6 +47,14 @@ func (r *rollouts) namespace(ctx context.Context) error {
 		return fmt.Errorf("making the namespace: %w", err)
 	}
 	return nil
+}
+
+// quietly runs on a machine that has come to rest.
+func (r *rollouts) quietly(ctx context.Context, image string, replicas int32) (time.Duration, error) {
+	if err := usage.Quiet(ctx, quietMost); err != nil {
+		return 0, err
+	}
+	return r.run(ctx, image, replicas)
 }
 
 // run makes a Deployment, returns how long it took until all its pods were Ready, and removes it again.

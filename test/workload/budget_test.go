@@ -19,6 +19,7 @@ import (
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/condition"
+	"github.com/pinnace-dev/pinnace/internal/kube"
 )
 
 // tally counts the loops' writes.
@@ -80,9 +81,8 @@ func TestWriteBudget(t *testing.T) {
 		t.Errorf("%d status writes for pods that were placed at once", n)
 	}
 	// At first, at the end, and one for each window between.
-	most := 5 + int(took/(300*time.Millisecond))
-	for _, what := range []string{"update status *v1.ReplicaSet", "update status *v1.Deployment"} {
-		if n := y.get(what); n > most {
+	for what, window := range map[string]time.Duration{"update status *v1.ReplicaSet": 300 * time.Millisecond, "update status *v1.Deployment": kube.StatusWindow} {
+		if n, most := y.get(what), 5+int(took/window); n > most {
 			t.Errorf("%d times %s in %s, at most %d are in the budget", n, what, took, most)
 		}
 	}

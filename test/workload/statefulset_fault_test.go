@@ -16,6 +16,7 @@ import (
 
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	"github.com/pinnace-dev/pinnace/internal/kube"
 )
 
 // TestStatefulSetFaults: with every write failing, timing out after it was carried out, and meeting a conflict, a StatefulSet with claims is
@@ -153,7 +154,7 @@ func TestStatefulSetBudget(t *testing.T) {
 		}
 	}
 	// At first and at the end of each of the two, and one for each window between.
-	if n, most := y.get("update status *v1.StatefulSet"), 8+int(took/(300*time.Millisecond)); n > most {
+	if n, most := y.get("update status *v1.StatefulSet"), 8+int(took/kube.StatusWindow); n > most {
 		t.Errorf("%d status writes in %s, at most %d are in the budget", n, took, most)
 	}
 }

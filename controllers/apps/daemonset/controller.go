@@ -43,8 +43,6 @@ var kind = pappsv1.GroupVersion.WithKind("DaemonSet")
 const (
 	// podDelay lets the changes of many pods or nodes share one look at their DaemonSet.
 	podDelay = 20 * time.Millisecond
-	// statusWindow is the shortest time between two status writes that only count.
-	statusWindow = 300 * time.Millisecond
 	// workers is how many DaemonSets are looked at in parallel.
 	workers = 4
 )
@@ -73,7 +71,7 @@ func NewReconciler(c client.Client, live client.Reader) *Reconciler {
 		client: c, live: live, now: time.Now,
 		pods:      kube.NewPodSet(c, live),
 		revisions: kube.NewRevisionSet(c, live),
-		status:    kube.NewStatusWriter[*pappsv1.DaemonSet](c, statusWindow),
+		status:    kube.NewStatusWriter[*pappsv1.DaemonSet](c, kube.StatusWindow),
 		config:    kube.NewConfigs(c, live),
 		since:     sync.OnceValue(time.Now),
 		known:     map[types.NamespacedName]*memory{},

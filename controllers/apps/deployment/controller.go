@@ -38,8 +38,6 @@ import (
 var kind = pappsv1.GroupVersion.WithKind("Deployment")
 
 const (
-	// statusWindow is the shortest time between two status writes that only count.
-	statusWindow = 300 * time.Millisecond
 	// retryDelay is how long a look waits that met a conflict: the cache will have caught up.
 	retryDelay = 20 * time.Millisecond
 	// workers is how many Deployments are looked at in parallel.
@@ -63,7 +61,7 @@ func NewReconciler(c client.Client, live client.Reader) *Reconciler {
 	return &Reconciler{
 		client: c, live: live, now: time.Now,
 		own:    kube.NewOverlay((*pappsv1.ReplicaSet).DeepCopy),
-		status: kube.NewStatusWriter[*pappsv1.Deployment](c, statusWindow),
+		status: kube.NewStatusWriter[*pappsv1.Deployment](c, kube.StatusWindow),
 		config: kube.NewConfigs(c, live),
 		since:  sync.OnceValue(time.Now),
 	}

@@ -47,8 +47,6 @@ var (
 const (
 	// podDelay lets the changes of several pods share one look at their set.
 	podDelay = 20 * time.Millisecond
-	// statusWindow is the shortest time between two status writes that only count.
-	statusWindow = 300 * time.Millisecond
 	// workers is how many StatefulSets are looked at in parallel.
 	workers = 8
 )
@@ -74,7 +72,7 @@ func NewReconciler(c client.Client, live client.Reader) *Reconciler {
 		pods:      kube.NewPodSet(c, live),
 		claims:    kube.NewOverlay((*pcorev1.PersistentVolumeClaim).DeepCopy),
 		revisions: kube.NewRevisionSet(c, live),
-		status:    kube.NewStatusWriter[*pappsv1.StatefulSet](c, statusWindow),
+		status:    kube.NewStatusWriter[*pappsv1.StatefulSet](c, kube.StatusWindow),
 		config:    kube.NewConfigs(c, live),
 		since:     sync.OnceValue(time.Now),
 	}

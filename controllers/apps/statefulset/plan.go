@@ -233,7 +233,7 @@ func (b *board) retain() {
 }
 
 // scaleDown deletes the pods that aren't wanted: with OrderedReady one at a time, the highest ordinal first, each only when all others
-// are available, except that the one that isn't may go. It returns whether the plan may go on to the update.
+// are available, except that the one that isn't may go, and that what has ended holds nobody up. It returns whether the plan may go on to the update.
 func (b *board) scaleDown() bool {
 	if b.settings.ordered {
 		return b.scaleDownInOrder()
@@ -264,7 +264,7 @@ func (b *board) scaleDownInOrder() bool {
 			break
 		}
 	}
-	if b.isUp(highest) && isReady(highest) || highest == firstDown {
+	if b.isUp(highest) && isReady(highest) || highest == firstDown || workload.IsTerminal(highest) {
 		b.add(stage{tasks: []task{{remove: highest}}})
 	}
 	return false

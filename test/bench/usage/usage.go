@@ -5,12 +5,15 @@ package usage
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // Usage is what one process uses.
@@ -51,6 +54,45 @@ func Watch(processes map[string]int, over time.Duration) ([]Usage, error) {
 	}
 	slices.SortFunc(out, func(a, b Usage) int { return int(b.RSSMB*10 - a.RSSMB*10) })
 	return out, nil
+}
+
+// Quiet waits until the machine's processors have rested for half a second, or at most that long: what runs after its cause has ended, such as
+// the kernel's removal of network namespaces, would be charged to whatever is measured next.
+func Quiet(ctx context.Context, most time.Duration) error {
+	const rested = 0.15 // of the processors' time, in use
+	busyBefore, allBefore, err := processors()
+	if err != nil {
+		return err
+	}
+	err = wait.PollUntilContextTimeout(ctx, 500*time.Millisecond, most, false, func(context.Context) (bool, error) {
+		busy, all, err := processors()
+		share := (busy - busyBefore) / max(1, all-allBefore)
+		busyBefore, allBefore = busy, all
+		return share < rested, err
+	})
+	if wait.Interrupted(err) && ctx.Err() == nil {
+		return nil // A busy machine is measured as it is.
+	}
+	return err
+}
+
+// processors are the ticks that all processors were in use so far, and all their ticks.
+func processors() (busy, all float64, err error) {
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	for i, field := range strings.Fields(line) {
+		ticks, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			continue // the line's name
+		}
+		if all += ticks; i != 4 && i != 5 { // neither idle nor waiting for a disk
+			busy += ticks
+		}
+	}
+	return busy, all, nil
 }
 
 // CPUSeconds is the CPU time that a process has used so far, in user and system mode.
