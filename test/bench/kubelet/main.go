@@ -73,6 +73,9 @@ func run(s settings, program, out string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, rig.stop()) }()
+	if err := rig.calibrate(); err != nil {
+		return err
+	}
 	for i := range s.Rounds {
 		if err := rig.round(r); err != nil {
 			return err
@@ -97,5 +100,8 @@ func run(s settings, program, out string) (err error) {
 	}
 	return os.WriteFile(out, append(data, '\n'), 0o644)
 }
+
+// quietMost is how long the machine is given to come to rest before a measurement.
+const quietMost = 15 * time.Second
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }

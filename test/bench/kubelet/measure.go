@@ -33,11 +33,11 @@ type cost struct {
 
 // round measures the floor and both sides.
 func (r *rig) round(out *result) error {
-	single, _, err := r.floor(r.Single, []int{1})
+	single, _, err := r.floor(r.Single, 1)
 	if err != nil {
 		return err
 	}
-	batch, cpu, err := r.floor(r.Batch, []int{2, 4, 8})
+	batch, cpu, err := r.floor(r.Batch, r.parallel)
 	if err != nil {
 		return err
 	}
@@ -67,6 +67,9 @@ func (r *rig) starts(s *side, pid int) (c cost, err error) {
 		if err := r.remove(s); err != nil {
 			return c, err
 		}
+	}
+	if err := usage.Quiet(r.ctx, quietMost); err != nil {
+		return c, err
 	}
 	before, err := r.writes()
 	if err != nil {

@@ -31,6 +31,7 @@ import (
 	ourruntime "github.com/pinnace-dev/pinnace/internal/runtime"
 	"github.com/pinnace-dev/pinnace/internal/supervise"
 	"github.com/pinnace-dev/pinnace/test/bench/crifloor/floor"
+	"github.com/pinnace-dev/pinnace/test/bench/usage"
 	"github.com/pinnace-dev/pinnace/test/node"
 )
 
@@ -59,6 +60,8 @@ type rig struct {
 	account  *account
 	manager  supervise.Instance
 	undo     []func() error
+	// parallel is how many pods at a time CRI alone makes fastest.
+	parallel int
 }
 
 func newRig(ctx context.Context, s settings, root, program string) (_ *rig, err error) {
@@ -175,8 +178,23 @@ func (r *rig) observe(method string, took time.Duration, err error) {
 	}
 }
 
+// calibrate finds the parallelism at which CRI alone is fastest; all rounds use it, so that no round has the best of several.
+func (r *rig) calibrate() error {
+	var best time.Duration
+	for _, level := range []int{2, 4, 8} {
+		one, _, err := r.floor(r.Batch, level)
+		if err != nil {
+			return err
+		}
+		if r.parallel == 0 || one.Total < best {
+			r.parallel, best = level, one.Total
+		}
+	}
+	return nil
+}
+
 // floor measures what CRI alone needs, with neither agent nor kubelet, and the CPU of it.
-func (r *rig) floor(pods int, parallel []int) (floor.Result, float64, error) {
+func (r *rig) floor(pods, parallel int) (floor.Result, float64, error) {
 	logs := filepath.Join(r.dir, "floor")
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return floor.Result{}, 0, err
@@ -186,19 +204,15 @@ func (r *rig) floor(pods int, parallel []int) (floor.Result, float64, error) {
 	if err != nil {
 		return floor.Result{}, 0, err
 	}
-	var best floor.Result
-	var cpu float64
-	for _, level := range parallel {
-		r.marks.begin = 0
-		one, _, err := floor.Best(r.ctx, r.runtime.CRI, r.recorder, floor.Options{Image: image, Pods: pods, LogDir: logs, SandboxProfile: profile}, []int{level}, 1)
-		if err != nil {
-			return best, 0, fmt.Errorf("measuring the floor: %w", err)
-		}
-		if best.Pods == 0 || one.Total < best.Total {
-			best, cpu = one, r.marks.end-r.marks.begin
-		}
+	if err := usage.Quiet(r.ctx, quietMost); err != nil {
+		return floor.Result{}, 0, err
 	}
-	return best, cpu, nil
+	r.marks.begin = 0
+	one, _, err := floor.Best(r.ctx, r.runtime.CRI, r.recorder, floor.Options{Image: image, Pods: pods, LogDir: logs, SandboxProfile: profile}, []int{parallel}, 1)
+	if err != nil {
+		return one, 0, fmt.Errorf("measuring the floor: %w", err)
+	}
+	return one, r.marks.end - r.marks.begin, nil
 }
 
 // stop ends and removes everything. It goes on after errors.
