@@ -95,7 +95,7 @@ func (n Network) Render() ([]byte, error) {
 		addresses.Routes = append(addresses.Routes, ipRoute{Dst: dst})
 	}
 	// 1.0.0 and not 1.1.0: with 1.1.0 containerd runs the plugin for each status that the agent asks for.
-	conf := conflist{CNIVersion: "1.0.0", Name: "pinnace", Plugins: []any{bridgePlugin{
+	conf := conflist{CNIVersion: "1.0.0", Name: networkName, Plugins: []any{bridgePlugin{
 		Type: "bridge", Bridge: bridge, IsGateway: true, IPMasq: false, HairpinMode: true, MTU: n.MTU, IPAM: addresses,
 	}}}
 	data, err := json.MarshalIndent(conf, "", "  ")

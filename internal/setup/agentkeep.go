@@ -16,8 +16,10 @@ import (
 	"github.com/pinnace-dev/pinnace/controllers/agent"
 	"github.com/pinnace-dev/pinnace/controllers/agent/keep"
 	"github.com/pinnace-dev/pinnace/internal/cgroup"
+	"github.com/pinnace-dev/pinnace/internal/podnetwork"
 	"github.com/pinnace-dev/pinnace/internal/runtime/content"
 	"github.com/pinnace-dev/pinnace/internal/runtime/cri"
+	"github.com/pinnace-dev/pinnace/internal/runtime/stray"
 	"github.com/pinnace-dev/pinnace/internal/volume"
 )
 
@@ -32,6 +34,8 @@ type AgentKeepOptions struct {
 	ImageMinimumAge time.Duration
 	// DeathLines is how many last lines of the log are kept with each death of a container; 0: none.
 	DeathLines int
+	// TidyEvery is how often is looked for what pods and the runtime have left; 0: each minute.
+	TidyEvery time.Duration
 }
 
 func newAgentKeepOptions() AgentKeepOptions {
@@ -76,17 +80,24 @@ func addKeeper(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, runtime
 	}
 	recorder, object := mgr.GetEventRecorder("pinnace-agent"), &pcorev1.Node{}
 	object.Name = o.NodeName
+	var addresses keep.Addresses
+	if o.CNIConfDir != "" {
+		addresses = podnetwork.Leases{ConfDir: o.CNIConfDir}
+	}
 	keeper := keep.New(keep.Options{
 		Runtime: runtime,
 		Pods: func(ctx context.Context) (out keep.Pods, err error) {
 			out.UIDs, out.Images, err = pods.Known(ctx, o.NodeName)
 			return out, err
 		},
-		Volumes: volumes,
-		LogDir:  logDir,
-		Cgroups: cgroup.Leftovers{Parent: o.CgroupRoot},
-		Images:  images,
-		Logs:    logs,
+		Volumes:   volumes,
+		LogDir:    logDir,
+		Cgroups:   cgroup.Leftovers{Parent: o.CgroupRoot},
+		Machine:   &stray.Finder{Info: runtime.Info},
+		Addresses: addresses,
+		TidyEvery: o.Keep.TidyEvery,
+		Images:    images,
+		Logs:      logs,
 		Tell: func(reason, note string) {
 			recorder.Eventf(object, nil, corev1.EventTypeWarning, reason, "Tidying", "%s", note)
 		},

@@ -22,6 +22,8 @@ import (
 // Runtime is what a Keeper asks of the container runtime.
 type Runtime interface {
 	ListPodSandbox(ctx context.Context, filter *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error)
+	// PodSandboxInfo is all that the runtime says of a sandbox, in words of its own.
+	PodSandboxInfo(ctx context.Context, id string) (string, error)
 	ListContainers(ctx context.Context, filter *runtimeapi.ContainerFilter) ([]*runtimeapi.Container, error)
 	ReopenContainerLog(ctx context.Context, id string) error
 	ListImages(ctx context.Context) ([]*runtimeapi.Image, error)
@@ -48,6 +50,12 @@ type Options struct {
 	LogDir  string
 	// Cgroups are the cgroups of the pods; nil: none.
 	Cgroups Cgroups
+	// Machine is where the runtime has its things; nil: it has none here.
+	Machine Machine
+	// Addresses are those of the sandboxes; nil: somebody else's business. They need Machine.
+	Addresses Addresses
+	// TidyEvery is how often is looked for what is left; a minute when 0.
+	TidyEvery time.Duration
 	// Images says when images go, Logs when logs are rotated.
 	Images ImagePolicy
 	Logs   LogPolicy
@@ -96,6 +104,9 @@ func New(o Options) *Keeper {
 	if o.Disk == nil {
 		o.Disk = statfs
 	}
+	if o.TidyEvery <= 0 {
+		o.TidyEvery = tidyEvery
+	}
 	return &Keeper{options: o, known: map[string]use{}}
 }
 
@@ -107,12 +118,13 @@ func (k *Keeper) Start(ctx context.Context) error {
 			log.Info("Keeping the node in order failed, trying again", "at", what, "reason", err.Error())
 		}
 	}
-	logs, images, tidy := time.NewTicker(logsEvery), time.NewTicker(imagesEvery), time.NewTicker(tidyEvery)
+	logs, images, tidy := time.NewTicker(logsEvery), time.NewTicker(imagesEvery), time.NewTicker(k.options.TidyEvery)
 	defer logs.Stop()
 	defer images.Stop()
 	defer tidy.Stop()
 	look("images", k.listImages)
 	look("leftovers", k.Tidy)
+	look("what is forgotten", k.EndForgotten)
 	for {
 		select {
 		case <-ctx.Done():
@@ -123,6 +135,7 @@ func (k *Keeper) Start(ctx context.Context) error {
 			look("images", k.listImages)
 		case <-tidy.C:
 			look("leftovers", k.Tidy)
+			look("what is forgotten", k.EndForgotten)
 			look("images", k.FreeImages)
 		}
 	}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -30,6 +32,9 @@ type stub struct {
 	images     []*runtimeapi.Image
 	reopen     func(id string) error
 	fails      error
+	// infos are the details of sandboxes; asked is whose were asked for.
+	infos map[string]string
+	asked []string
 }
 
 func (s *stub) ListPodSandbox(context.Context, *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error) {
@@ -44,6 +49,14 @@ func (s *stub) ListContainers(_ context.Context, filter *runtimeapi.ContainerFil
 		}
 	}
 	return out, s.fails
+}
+
+func (s *stub) PodSandboxInfo(_ context.Context, id string) (string, error) {
+	s.asked = append(s.asked, id)
+	if info, ok := s.infos[id]; ok {
+		return info, s.fails
+	}
+	return "", status.Error(codes.NotFound, "no such sandbox")
 }
 
 func (s *stub) ReopenContainerLog(_ context.Context, id string) error { return s.reopen(id) }

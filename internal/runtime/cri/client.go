@@ -134,6 +134,15 @@ func (c *Client) Status(ctx context.Context) (*runtimeapi.RuntimeStatus, error) 
 	return response.GetStatus(), nil
 }
 
+// Info is what the runtime says of itself beyond CRI, such as its configuration, in words of its own.
+func (c *Client) Info(ctx context.Context) (map[string]string, error) {
+	response, err := c.runtime.Status(ctx, &runtimeapi.StatusRequest{Verbose: true})
+	if err != nil {
+		return nil, err
+	}
+	return response.GetInfo(), nil
+}
+
 // Events implements runtime.Runtime. containerd 1.6 knows no events and answers Unimplemented, as the port asks.
 func (c *Client) Events(ctx context.Context, to chan<- *runtimeapi.ContainerEventResponse) error {
 	stream, err := c.runtime.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})

@@ -39,6 +39,15 @@ func (c *Client) PodSandboxStatus(ctx context.Context, id string) (*runtimeapi.P
 	return response.GetStatus(), nil
 }
 
+// PodSandboxInfo is all that the runtime says of a sandbox, in words of its own: JSON, which differs between runtimes and versions.
+func (c *Client) PodSandboxInfo(ctx context.Context, id string) (string, error) {
+	response, err := c.runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	if err != nil {
+		return "", err
+	}
+	return response.GetInfo()["info"], nil
+}
+
 // ListPodSandbox implements runtime.Runtime.
 func (c *Client) ListPodSandbox(ctx context.Context, filter *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error) {
 	response, err := c.runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: filter})
