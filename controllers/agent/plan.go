@@ -294,7 +294,7 @@ func planMain(s situation, p *plan, sandboxID string) bool {
 		case latest == nil && doneBefore(s, c):
 		default:
 			alive = true
-			p.startWhenDue(s, c, kindMain, latest)
+			p.startWhenDue(s, c, kindMain)
 		}
 	}
 	return alive
@@ -341,7 +341,7 @@ func gracePeriod(pod *pcorev1.Pod) time.Duration {
 }
 
 // startWhenDue starts a container, or says in waiting why it has to wait.
-func (p *plan) startWhenDue(s situation, c *corev1.Container, kind string, latest *container) {
+func (p *plan) startWhenDue(s situation, c *corev1.Container, kind string) {
 	if fail := exhausted(s, c); fail != nil {
 		p.fail = fail
 		return
@@ -362,7 +362,8 @@ func (p *plan) startWhenDue(s situation, c *corev1.Container, kind string, lates
 		crash = &next
 	}
 	p.startNow(s, c, kind, crash)
-	if latest != nil && latest.State == runtimeCreated {
+	// One that never started holds the name of the attempt, whichever sandbox it is in.
+	if latest := s.seen.latest(c.Name); latest != nil && latest.State == runtimeCreated {
 		p.start[len(p.start)-1].replaces = latest.Id
 	}
 }

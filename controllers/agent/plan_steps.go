@@ -51,7 +51,7 @@ func planInit(s situation, p *plan, sandboxID string) (initialized, failed bool)
 	case last == len(list):
 		return true, false
 	case last < 0 && len(list) > 0:
-		p.startWhenDue(s, &list[0], kindOfInit(s, 0), nil)
+		p.startWhenDue(s, &list[0], kindOfInit(s, 0))
 		return false, false
 	case last < 0:
 		return true, false
@@ -63,7 +63,7 @@ func planInit(s situation, p *plan, sandboxID string) (initialized, failed bool)
 	if last+1 == len(list) {
 		return true, false
 	}
-	p.startWhenDue(s, &list[last+1], kindOfInit(s, last+1), nil)
+	p.startWhenDue(s, &list[last+1], kindOfInit(s, last+1))
 	return false, false
 }
 
@@ -86,7 +86,7 @@ func stepInit(s situation, p *plan, sandboxID string, i int) (done, failed bool)
 	case latest.exited() && !podstate.RestartsAfter(c, &s.pod.Spec.PodSpec, latest.ExitCode):
 		return false, true
 	}
-	p.startWhenDue(s, c, kindInit, latest)
+	p.startWhenDue(s, c, kindInit)
 	return false, false
 }
 
@@ -95,7 +95,7 @@ func keepSidecar(s situation, p *plan, sandboxID string, i int) bool {
 	c := &s.pod.Spec.InitContainers[i]
 	latest := s.seen.latestIn(sandboxID, c.Name)
 	if !latest.mayRun() {
-		p.startWhenDue(s, c, kindSidecar, latest)
+		p.startWhenDue(s, c, kindSidecar)
 		return false
 	}
 	stops := len(p.stop)

@@ -92,7 +92,11 @@ func briefOf(p plan) brief {
 		b.Stop = append(b.Stop, s.container.Id+" "+s.grace.String())
 	}
 	for _, s := range p.start {
-		b.Start = append(b.Start, s.kind+" "+s.container.Name)
+		text := s.kind + " " + s.container.Name
+		if s.replaces != "" {
+			text += " for " + s.replaces
+		}
+		b.Start = append(b.Start, text)
 	}
 	for name, why := range p.waiting {
 		if b.Waiting == nil {
@@ -157,7 +161,11 @@ func TestMakePlan(t *testing.T) {
 			plain, seenOf(plain).Ready().Running("c1", "main", kindMain).Running("c2", "second", kindMain).Obj(), memory{}, brief{},
 		},
 		"created and never started is replaced": {
-			plain, seenOf(plain).Ready().Created("c1", "main", kindMain).Running("c2", "second", kindMain).Obj(), memory{}, brief{Start: []string{"main main"}},
+			plain, seenOf(plain).Ready().Created("c1", "main", kindMain).Running("c2", "second", kindMain).Obj(), memory{}, brief{Start: []string{"main main for c1"}},
+		},
+		"created and never started in a sandbox that died": {
+			plain, seenOf(plain).Sandbox("s0", 0, notReady).Created("c1", "main", kindMain).Sandbox("s1", 1, ready).Running("c2", "second", kindMain).Obj(), memory{},
+			brief{Start: []string{"main main for c1"}},
 		},
 		"first init container first": {layered, seenOf(layered).Ready().Obj(), memory{}, brief{Start: []string{"init one"}}},
 		"a running init container is waited for": {

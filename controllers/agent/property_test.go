@@ -27,6 +27,8 @@ type model struct {
 
 	next    int
 	started map[string]int
+	// interrupted: whoever starts the next container dies between its creation and its start; withSandbox: and its sandbox too.
+	interrupted, withSandbox bool
 }
 
 // TestPlanIsSafeWhateverHappens runs random pods through random faults.
@@ -40,6 +42,9 @@ func TestPlanIsSafeWhateverHappens(t *testing.T) {
 			"the sandbox dies":  m.sandboxDies,
 			"time passes":       m.timePasses,
 			"the agent forgets": m.agentForgets,
+			"a start is interrupted": func(t *rapid.T) {
+				m.interrupted, m.withSandbox = true, rapid.Bool().Draw(t, "with its sandbox")
+			},
 			"the pod is deleted": func(*rapid.T) {
 				if m.pod.DeletionTimestamp == nil {
 					m.pod.DeletionTimestamp = &metav1.Time{Time: m.now}
@@ -73,6 +78,7 @@ func drawPod(t *rapid.T) *pcorev1.Pod {
 // settle plans and applies until nothing is left to do.
 func (m *model) settle() {
 	for range 100 {
+		m.withSandbox = m.withSandbox && m.interrupted
 		p := makePlan(situation{pod: m.pod, seen: &m.seen, mem: &m.mem, now: m.now})
 		if p.ending && m.mem.endingSince.IsZero() {
 			m.mem.endingSince = m.now
@@ -126,7 +132,13 @@ func (m *model) start(s startStep) {
 	if m.pod.DeletionTimestamp != nil {
 		m.t.Fatalf("container %s of a deleted pod is started", s.container.Name)
 	}
+	if s.replaces != "" {
+		m.remove(func(c *container) bool { return c.Id == s.replaces })
+	}
 	sandbox, _, why := m.seen.sandbox(false)
+	if why != "" && m.withSandbox {
+		return // It died while the plan was being applied.
+	}
 	if why != "" {
 		m.t.Fatalf("container %s is started without a sandbox: %s", s.container.Name, why)
 	}
@@ -153,15 +165,23 @@ func (m *model) start(s startStep) {
 	if most := m.pod.Spec.MaxRestarts; most != nil && s.restartCount > *most && m.pod.Spec.RestartPolicy != corev1.RestartPolicyNever {
 		m.t.Fatalf("container %s is restarted for the %dth time, %d are allowed", s.container.Name, s.restartCount, *most)
 	}
-	m.started[s.container.Name]++
+	state := runtimeRunning
+	if m.interrupted {
+		m.interrupted, state = false, runtimeCreated
+	} else {
+		m.started[s.container.Name]++
+	}
 	if s.crash != nil {
 		set(&m.mem.crash, s.container.Name, *s.crash)
 	}
 	m.next++
 	m.seen.containers = append(m.seen.containers, &container{sandboxID: sandbox, ContainerStatus: &runtimeapi.ContainerStatus{
-		Id: fmt.Sprint("c", m.next), CreatedAt: int64(m.next), StartedAt: m.now.UnixNano(), State: runtimeRunning,
+		Id: fmt.Sprint("c", m.next), CreatedAt: int64(m.next), StartedAt: m.now.UnixNano(), State: state,
 		Metadata: &runtimeapi.ContainerMetadata{Name: s.container.Name}, Annotations: containerAnnotations(m.pod, s.container, s.kind, s.restartCount),
 	}})
+	if state == runtimeCreated && m.withSandbox {
+		m.stopSandbox(sandbox)
+	}
 }
 
 func (m *model) mainIn(sandbox string) bool {
