@@ -182,10 +182,14 @@ func (c Config) Write() error {
 			return fmt.Errorf("making containerd's folders: %w", err)
 		}
 	}
-	// Others may have made the folder above State for root alone. Root of a user namespace is none of the host's users there.
+	// Others may have made State, or the folder above it, for root alone. Root of a user namespace is none of the host's users there.
+	passed := []string{c.State}
 	if above := filepath.Dir(c.State); above == runDir {
-		if err := os.Chmod(above, 0o711); err != nil {
-			return fmt.Errorf("letting users of containers pass through %s: %w", above, err)
+		passed = append(passed, above)
+	}
+	for _, dir := range passed {
+		if err := os.Chmod(dir, 0o711); err != nil {
+			return fmt.Errorf("letting users of containers pass through %s: %w", dir, err)
 		}
 	}
 	next := c.ConfigFile + ".new"

@@ -119,6 +119,26 @@ func TestContainerdReadsWhatWeMean(t *testing.T) {
 	}
 }
 
+// TestWriteLetsUsersOfContainersPass makes the folder of the state for root alone, as whoever was there first does: root of a user
+// namespace must still find its own file system below it.
+func TestWriteLetsUsersOfContainersPass(t *testing.T) {
+	config := ForNode(filepath.Join(t.TempDir(), "node"), "/assets")
+	config.State = filepath.Join(t.TempDir(), "state")
+	if err := os.MkdirAll(filepath.Join(config.State, "cni"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := config.Write(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(config.State)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := info.Mode().Perm(); got != 0o711 {
+		t.Errorf("the folder of the state has the mode %o", got)
+	}
+}
+
 func TestMayRaiseLimits(t *testing.T) {
 	const all, without = "Name:\tx\nCapEff:\t000001ffffffffff\n", "Name:\tx\nCapEff:\t000001fffeffffff\n"
 	got := []bool{mayRaiseLimits(all), mayRaiseLimits(without), mayRaiseLimits(""), mayRaiseLimits("CapEff:\tnonsense\n")}
