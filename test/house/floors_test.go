@@ -38,6 +38,7 @@ func TestFloorsRefuseForbiddenImports(t *testing.T) {
 		{"internal/kube/breach.go", module + "/controllers/placement", "a lower floor never calls up"},
 		{"controllers/apps/replicaset/breach.go", module + "/controllers/placement", "a controller never calls another"},
 		{"cmd/pinnace/breach.go", module + "/controllers/placement", "floor 6 holds flags and help"},
+		{"controllers/batch/job/breach.go", module + "/test/lagging", "only tests enter test"},
 	}
 	// The same imports where they are right.
 	allowed := []struct{ file, imports string }{
@@ -46,6 +47,8 @@ func TestFloorsRefuseForbiddenImports(t *testing.T) {
 		{"controllers/agent/fine.go", module + "/internal/runtime/cri"},
 		{"internal/runtime/cri/fine.go", module + "/internal/runtime"},
 		{"internal/setup/fine.go", module + "/controllers/placement"},
+		{"controllers/batch/job/fine_test.go", module + "/test/lagging"},
+		{"test/lagging/fine.go", module + "/test/env"},
 	}
 
 	house := t.TempDir()

@@ -5,9 +5,7 @@ package daemonset
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,243 +17,81 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/condition"
-	"github.com/pinnace-dev/pinnace/internal/kube"
 	"github.com/pinnace-dev/pinnace/internal/workload"
+	"github.com/pinnace-dev/pinnace/test/lagging"
 )
 
-// model is an API server with a history, and a cache that shows the state after some prefix of it, as a watch does.
+// model is a world with one DaemonSet and some nodes.
 type model struct {
-	t       *rapid.T
-	scheme  *runtime.Scheme
-	truth   client.WithWatch
-	history []change
-	// cached is the cache's content, seen how much of the history it shows.
-	cached map[string]client.Object
-	seen   int
-	// reader reads the cache as it was when readerAt changes had been seen.
-	reader   client.Reader
-	readerAt int
-	// budget is how many writes the controller makes before it dies.
-	budget int
+	*lagging.World
+	r *Reconciler
 	// ahead is how far the controller's clock is ahead.
 	ahead time.Duration
-	r     *Reconciler
-	uids  int
-	// mu lets the reconciler's parallel writers in one by one.
-	mu sync.Mutex
 }
-
-// change is a state of an object, or its end.
-type change struct {
-	key string
-	obj client.Object
-	end bool
-}
-
-var errCrash = errors.New("the controller died")
 
 const agentFinalizer = "test/agent"
 
+var net = types.NamespacedName{Namespace: "test", Name: "net"}
+
 func newModel(t *rapid.T, nodes int, strategy appsv1.RollingUpdateDaemonSet) *model {
-	m := &model{t: t, scheme: runtime.NewScheme(), cached: map[string]client.Object{}, budget: 1 << 30}
-	for _, add := range []func(*runtime.Scheme) error{pcorev1.AddToScheme, pappsv1.AddToScheme} {
-		if err := add(m.scheme); err != nil {
-			t.Fatal(err)
-		}
-	}
-	m.truth = m.builder().WithInterceptorFuncs(interceptor.Funcs{
-		Create: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.CreateOption) error {
-			m.mu.Lock()
-			m.uids++
-			obj.SetUID(types.UID(fmt.Sprint("uid-", m.uids)))
-			obj.SetCreationTimestamp(metav1.NewTime(epoch)) // all in one second, as it may be
-			m.mu.Unlock()
-			return m.write(ctx, c, obj, func() error { return c.Create(ctx, obj, opts...) })
+	m := &model{}
+	m.World = lagging.New(t, lagging.Options{
+		Schemes: []func(*runtime.Scheme) error{pcorev1.AddToScheme, pappsv1.AddToScheme},
+		Status:  []client.Object{&pappsv1.DaemonSet{}, &pcorev1.Pod{}},
+		Now:     func() time.Time { return epoch }, // all in one second, as it may be
+		Gone: func(owner types.UID, obj client.Object) {
+			switch obj.(type) {
+			case *pcorev1.Pod:
+				m.r.pods.Own.Gone(owner, obj.GetUID())
+			case *pappsv1.ControllerRevision:
+				m.r.revisions.Own.Gone(owner, obj.GetUID())
+			}
 		},
-		Delete: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.DeleteOption) error {
-			return m.write(ctx, c, obj, func() error { return c.Delete(ctx, obj, opts...) })
-		},
-		Patch: func(ctx context.Context, c client.WithWatch, obj client.Object, patch client.Patch, opts ...client.PatchOption) error {
-			return m.write(ctx, c, obj, func() error { return c.Patch(ctx, obj, patch, opts...) })
-		},
-		Update: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.UpdateOption) error {
-			return m.write(ctx, c, obj, func() error { return c.Update(ctx, obj, opts...) })
-		},
-		SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, obj client.Object, opts ...client.SubResourceUpdateOption) error {
-			return m.write(ctx, c, obj, func() error { return c.SubResource(sub).Update(ctx, obj, opts...) })
-		},
-	}).Build()
-	set := &pappsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "net", Namespace: "test", Generation: 1}}
+	})
+	set := &pappsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: net.Name, Namespace: net.Namespace, Generation: 1}}
 	set.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "net"}}
 	set.Spec.Template.Labels = map[string]string{"app": "net", "version": "1"}
 	set.Spec.UpdateStrategy = appsv1.DaemonSetUpdateStrategy{Type: "RollingUpdate", RollingUpdate: &strategy}
 	set.Spec.RevisionHistoryLimit = new(int32(1))
-	m.must(m.truth.Create(context.Background(), set))
+	m.Must(m.Truth.Create(context.Background(), set))
 	for i := range nodes {
-		m.must(m.truth.Create(context.Background(), makeNode(fmt.Sprint("node-", i))))
+		m.Must(m.Truth.Create(context.Background(), makeNode(fmt.Sprint("node-", i))))
 	}
 	m.restart()
 	return m
 }
 
-func (m *model) builder() *fake.ClientBuilder {
-	return fake.NewClientBuilder().WithScheme(m.scheme).
-		WithStatusSubresource(&pappsv1.DaemonSet{}, &pcorev1.Pod{}).
-		WithIndex(&pcorev1.Pod{}, kube.ByController, kube.ControllerIndex).
-		WithIndex(&pappsv1.ControllerRevision{}, kube.ByController, kube.ControllerIndex)
-}
-
-// write carries a write out, and adds what came of it to the history.
-func (m *model) write(ctx context.Context, c client.Reader, obj client.Object, do func() error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.budget <= 0 {
-		return errCrash
-	}
-	m.budget--
-	if err := do(); err != nil {
-		return err
-	}
-	state, ok := obj.DeepCopyObject().(client.Object)
-	if !ok {
-		m.t.Fatalf("%T is no object", obj)
-	}
-	err := c.Get(ctx, client.ObjectKeyFromObject(obj), state)
-	m.history = append(m.history, change{key: fmt.Sprintf("%T %s", obj, obj.GetName()), obj: state, end: apierrors.IsNotFound(err)})
-	return nil
-}
-
-// see lets the cache show n more events, and the watch handlers tell about ended objects.
-func (m *model) see(n int) {
-	for ; n > 0 && m.seen < len(m.history); n-- {
-		e := m.history[m.seen]
-		m.seen++
-		if !e.end {
-			m.cached[e.key] = e.obj
-			continue
-		}
-		delete(m.cached, e.key)
-		ref := metav1.GetControllerOf(e.obj)
-		if ref == nil {
-			continue
-		}
-		switch e.obj.(type) {
-		case *pcorev1.Pod:
-			m.r.pods.Own.Gone(ref.UID, e.obj.GetUID())
-		case *pappsv1.ControllerRevision:
-			m.r.revisions.Own.Gone(ref.UID, e.obj.GetUID())
-		}
-	}
-}
-
-// split is the controller's client: it reads from the cache and writes to the API server.
-type split struct {
-	client.Client
-	reads client.Reader
-}
-
-func (s split) Get(ctx context.Context, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
-	return s.reads.Get(ctx, key, obj, opts...)
-}
-
-func (s split) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
-	return s.reads.List(ctx, list, opts...)
-}
-
-// cacheReader reads from what the cache shows at the moment.
-type cacheReader struct{ m *model }
-
-func (c cacheReader) client() client.Reader {
-	m := c.m
-	if m.reader == nil || m.readerAt != m.seen {
-		b := m.builder()
-		for _, obj := range m.cached {
-			b = b.WithObjects(obj.DeepCopyObject().(client.Object)) //nolint:forcetypeassert // it was one
-		}
-		m.reader, m.readerAt = b.Build(), m.seen
-	}
-	return m.reader
-}
-
-func (c cacheReader) Get(ctx context.Context, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
-	return c.client().Get(ctx, key, obj, opts...)
-}
-
-func (c cacheReader) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
-	return c.client().List(ctx, list, opts...)
-}
-
 // restart starts a controller that knows nothing; its cache begins with all that is there.
 func (m *model) restart() {
-	m.r = NewReconciler(split{m.truth, cacheReader{m}}, m.truth)
+	m.r = NewReconciler(m.Client(), m.Live())
 	m.r.now = func() time.Time { return time.Now().Add(m.ahead) }
-	m.see(len(m.history))
+	m.SeeAll()
 }
 
-func (m *model) reconcile() {
-	_, err := m.r.Reconcile(context.Background(), ctrl.Request{NamespacedName: types.NamespacedName{Namespace: "test", Name: "net"}})
-	if err != nil && !errors.Is(err, errCrash) {
-		m.t.Fatalf("reconciling: %v", err)
-	}
-}
+func (m *model) reconcile() { m.Reconcile(m.r, net) }
 
-func (m *model) crash() {
-	m.budget = rapid.IntRange(0, 5).Draw(m.t, "writes before the crash")
-	m.reconcile()
-	m.budget = 1 << 30
-	m.restart()
-}
-
-func (m *model) pods() []*pcorev1.Pod {
-	var list pcorev1.PodList
-	m.must(m.truth.List(context.Background(), &list))
-	var out []*pcorev1.Pod
-	for i := range list.Items {
-		out = append(out, &list.Items[i])
-	}
-	return out
-}
+func (m *model) crash() { m.Crash(5, m.reconcile, m.restart) }
 
 func (m *model) nodes() []*pcorev1.Node {
-	var list pcorev1.NodeList
-	m.must(m.truth.List(context.Background(), &list))
-	var out []*pcorev1.Node
-	for i := range list.Items {
-		out = append(out, &list.Items[i])
-	}
-	return out
+	return lagging.Items[*pcorev1.Node](m.World, &pcorev1.NodeList{})
 }
 
-func (m *model) set() *pappsv1.DaemonSet {
-	var set pappsv1.DaemonSet
-	m.must(m.truth.Get(context.Background(), types.NamespacedName{Namespace: "test", Name: "net"}, &set))
-	return &set
-}
+func (m *model) set() *pappsv1.DaemonSet { return lagging.Get(m.World, net, &pappsv1.DaemonSet{}) }
 
 // active are the pods of each node that have neither ended nor been deleted.
 func (m *model) active() map[string][]*pcorev1.Pod {
 	out := map[string][]*pcorev1.Pod{}
-	for _, p := range m.pods() {
+	for _, p := range m.Pods() {
 		if node, ok := workload.TargetNode(p); ok && workload.IsActive(p) {
 			out[node] = append(out[node], p)
 		}
 	}
 	return out
-}
-
-func (m *model) must(err error) {
-	m.t.Helper()
-	if err != nil {
-		m.t.Fatal(err)
-	}
 }
 
 // act lets the node's agent, or placement, take the next step with a pod: place it, make it ready, let it end.
@@ -265,14 +101,14 @@ func (m *model) act(pod *pcorev1.Pod) {
 	switch {
 	case pod.Spec.NodeName == "":
 		pod.Spec.NodeName, pod.Finalizers = node, []string{agentFinalizer}
-		m.must(m.truth.Update(ctx, pod))
+		m.Must(m.Truth.Update(ctx, pod))
 	case pod.DeletionTimestamp != nil:
 		pod.Finalizers = nil
-		m.must(m.truth.Update(ctx, pod))
+		m.Must(m.Truth.Update(ctx, pod))
 	case !workload.IsTerminal(pod) && !workload.IsReady(pod):
 		pod.Status.Phase = corev1.PodRunning
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
-		m.must(m.truth.Status().Update(ctx, pod))
+		m.Must(m.Truth.Status().Update(ctx, pod))
 	}
 }
 
@@ -281,7 +117,7 @@ func (m *model) newVersion(version string) {
 	set := m.set()
 	set.Generation++
 	set.Spec.Template.Labels["version"] = version
-	m.must(m.truth.Update(context.Background(), set))
+	m.Must(m.Truth.Update(context.Background(), set))
 }
 
 // step lets one thing happen beside the controller.
@@ -289,57 +125,57 @@ func (m *model) step() {
 	ctx := context.Background()
 	what := rapid.SampledFrom([]string{
 		"reconcile", "reconcile", "reconcile", "see", "see", "see", "crash", "act", "act", "act", "delete", "fail", "unready", "template", "join", "leave", "taint",
-	}).Draw(m.t, "event")
+	}).Draw(m.T, "event")
 	switch what {
 	case "reconcile":
 		m.reconcile()
 		return
 	case "see":
-		m.see(rapid.IntRange(1, 4).Draw(m.t, "events"))
+		m.SeeSome(4)
 		return
 	case "crash":
 		m.crash()
 		return
 	case "template":
-		m.newVersion(rapid.SampledFrom([]string{"1", "2", "3"}).Draw(m.t, "version"))
+		m.newVersion(rapid.SampledFrom([]string{"1", "2", "3"}).Draw(m.T, "version"))
 		return
 	case "join":
-		err := m.truth.Create(ctx, makeNode(fmt.Sprint("node-", rapid.IntRange(0, 4).Draw(m.t, "node"))))
+		err := m.Truth.Create(ctx, makeNode(fmt.Sprint("node-", rapid.IntRange(0, 4).Draw(m.T, "node"))))
 		if !apierrors.IsAlreadyExists(err) {
-			m.must(err)
+			m.Must(err)
 		}
 		return
 	}
-	nodes, pods := m.nodes(), m.pods()
+	nodes, pods := m.nodes(), m.Pods()
 	if what == "leave" || what == "taint" {
 		if len(nodes) == 0 {
 			return
 		}
-		node := nodes[rapid.IntRange(0, len(nodes)-1).Draw(m.t, "node")]
+		node := lagging.Pick(m.World, "node", nodes)
 		if what == "leave" {
-			m.must(m.truth.Delete(ctx, node))
+			m.Must(m.Truth.Delete(ctx, node))
 			return
 		}
-		node.Spec.Taints = makeNode("", rapid.SampledFrom([][]string{nil, {"mine:NoSchedule"}, {"mine:NoExecute"}}).Draw(m.t, "taint")...).Spec.Taints
-		m.must(m.truth.Update(ctx, node))
+		node.Spec.Taints = makeNode("", rapid.SampledFrom([][]string{nil, {"mine:NoSchedule"}, {"mine:NoExecute"}}).Draw(m.T, "taint")...).Spec.Taints
+		m.Must(m.Truth.Update(ctx, node))
 		return
 	}
 	if len(pods) == 0 {
 		return
 	}
-	pod := pods[rapid.IntRange(0, len(pods)-1).Draw(m.t, "pod")]
+	pod := lagging.Pick(m.World, "pod", pods)
 	switch what {
 	case "act":
 		m.act(pod)
 	case "delete":
-		m.must(m.truth.Delete(ctx, pod))
+		m.Must(m.Truth.Delete(ctx, pod))
 	case "fail":
 		pod.Status.Phase = corev1.PodFailed
-		m.must(m.truth.Status().Update(ctx, pod))
+		m.Must(m.Truth.Status().Update(ctx, pod))
 	case "unready":
 		if workload.IsReady(pod) {
 			pod.Status.Conditions[0].Status = corev1.ConditionFalse
-			m.must(m.truth.Status().Update(ctx, pod))
+			m.Must(m.Truth.Status().Update(ctx, pod))
 		}
 	}
 }
@@ -348,29 +184,29 @@ func (m *model) step() {
 func (m *model) settle() {
 	ctx := context.Background()
 	for quiet := 0; quiet < 3; {
-		before := len(m.history)
-		m.see(len(m.history))
+		before := m.Writes()
+		m.SeeAll()
 		m.reconcile()
 		m.ahead += time.Hour // failed pods may go
 		there := map[string]bool{}
 		for _, node := range m.nodes() {
 			there[node.Name] = true
 		}
-		for _, pod := range m.pods() {
+		for _, pod := range m.Pods() {
 			if node, _ := workload.TargetNode(pod); there[node] {
 				m.act(pod)
 			} else if pod.Spec.NodeName != "" { // as controllers/node/podgc does
-				m.must(m.truth.Delete(ctx, pod))
+				m.Must(m.Truth.Delete(ctx, pod))
 				pod.Finalizers = nil
-				m.must(client.IgnoreNotFound(m.truth.Update(ctx, m.fresh(pod))))
+				m.Must(client.IgnoreNotFound(m.Truth.Update(ctx, m.fresh(pod))))
 			}
 		}
 		quiet++
-		if len(m.history) > before {
+		if m.Writes() > before {
 			quiet = 0
 		}
-		if len(m.history) > 2000 {
-			m.t.Fatal("it doesn't come to rest")
+		if m.Writes() > 2000 {
+			m.T.Fatal("it doesn't come to rest")
 		}
 	}
 	// Own writes are stamped by the real clock, so that time must not be ahead while the cache lags.
@@ -381,7 +217,7 @@ func (m *model) settle() {
 // fresh is the pod as it is now, without finalizers; an empty one when it is gone.
 func (m *model) fresh(pod *pcorev1.Pod) *pcorev1.Pod {
 	out := pod.DeepCopy()
-	if err := m.truth.Get(context.Background(), client.ObjectKeyFromObject(pod), out); err == nil {
+	if err := m.Truth.Get(context.Background(), client.ObjectKeyFromObject(pod), out); err == nil {
 		out.Finalizers = nil
 	}
 	return out
@@ -389,7 +225,7 @@ func (m *model) fresh(pod *pcorev1.Pod) *pcorev1.Pod {
 
 // converged fails unless each node that should run a pod runs one of the newest template, ready, and the status says so.
 func (m *model) converged() {
-	m.t.Helper()
+	m.T.Helper()
 	set, active := m.set(), m.active()
 	want, misscheduled := int32(0), int32(0)
 	for _, node := range m.nodes() {
@@ -405,35 +241,34 @@ func (m *model) converged() {
 		case !tainted && len(pods) == 1 && workload.IsReady(pods[0]) && pods[0].Labels["version"] == set.Spec.Template.Labels["version"]:
 			want++
 		default:
-			m.t.Fatalf("%d pods on node %s with taints %v", len(pods), node.Name, node.Spec.Taints)
+			m.T.Fatalf("%d pods on node %s with taints %v", len(pods), node.Name, node.Spec.Taints)
 		}
 	}
 	if len(active) > 0 {
-		m.t.Fatalf("pods on nodes that aren't there: %v", active)
+		m.T.Fatalf("pods on nodes that aren't there: %v", active)
 	}
 	st := &set.Status
 	if st.DesiredNumberScheduled != want || st.CurrentNumberScheduled != want || st.NumberReady != want || st.NumberAvailable != want ||
 		st.UpdatedNumberScheduled != want || st.NumberUnavailable != 0 || st.NumberMisscheduled != misscheduled || st.ObservedGeneration != set.Generation {
-		m.t.Fatalf("%d nodes wanted, %d misscheduled; generation %d, status %+v", want, misscheduled, set.Generation, *st)
+		m.T.Fatalf("%d nodes wanted, %d misscheduled; generation %d, status %+v", want, misscheduled, set.Generation, *st)
 	}
 	if c, _ := condition.DaemonSet.Get(st.Conditions, pcorev1.ConditionReady); c.Status != corev1.ConditionTrue {
-		m.t.Fatalf("conditions %+v", st.Conditions)
+		m.T.Fatalf("conditions %+v", st.Conditions)
 	}
-	var revisions pappsv1.ControllerRevisionList
-	m.must(m.truth.List(context.Background(), &revisions))
-	if n := len(revisions.Items); n < 1 || n > 2+int(misscheduled) {
-		m.t.Fatalf("%d revisions with a history limit of one", n)
+	revisions := lagging.Items[*pappsv1.ControllerRevision](m.World, &pappsv1.ControllerRevisionList{})
+	if n := len(revisions); n < 1 || n > 2+int(misscheduled) {
+		m.T.Fatalf("%d revisions with a history limit of one", n)
 	}
 }
 
 // alone fails if a pod that isn't meant to have company meets one on its node that is still ending.
 func (m *model) alone() {
-	m.t.Helper()
+	m.T.Helper()
 	there := map[string]string{}
-	for _, pod := range m.pods() {
+	for _, pod := range m.Pods() {
 		node, _ := workload.TargetNode(pod)
 		if other := there[node]; other != "" && !workload.IsTerminal(pod) {
-			m.t.Fatalf("%s and %s on node %s", other, pod.Name, node)
+			m.T.Fatalf("%s and %s on node %s", other, pod.Name, node)
 		}
 		if !workload.IsTerminal(pod) {
 			there[node] = pod.Name
@@ -483,18 +318,18 @@ func TestOwnWritesAreSeen(t *testing.T) {
 		strategy, _, _ := drawStrategy(t)
 		m := newModel(t, 1, strategy)
 		m.settle()
-		pod := m.pods()[0]
+		pod := m.Pods()[0]
 		pod.Status.Phase = corev1.PodFailed
-		m.must(m.truth.Status().Update(context.Background(), pod))
-		m.must(m.truth.Delete(context.Background(), pod))
-		m.see(len(m.history))
-		m.act(m.pods()[0]) // the end, which the cache doesn't show yet
+		m.Must(m.Truth.Status().Update(context.Background(), pod))
+		m.Must(m.Truth.Delete(context.Background(), pod))
+		m.SeeAll()
+		m.act(m.Pods()[0]) // the end, which the cache doesn't show yet
 		m.reconcile()
 		for range rapid.IntRange(1, 2).Draw(t, "looks") {
-			m.see(1)
+			m.SeeSome(1)
 			m.reconcile()
 		}
-		if n := len(m.pods()); n != 1 {
+		if n := len(m.Pods()); n != 1 {
 			t.Fatalf("%d pods", n)
 		}
 	})
@@ -516,10 +351,10 @@ func TestBounds(t *testing.T) {
 			case "reconcile":
 				m.reconcile()
 			case "see":
-				m.see(rapid.IntRange(1, 3).Draw(t, "events"))
+				m.SeeSome(3)
 			case "act":
-				if pods := m.pods(); len(pods) > 0 {
-					m.act(pods[rapid.IntRange(0, len(pods)-1).Draw(t, "pod")])
+				if pods := m.Pods(); len(pods) > 0 {
+					m.act(lagging.Pick(m.World, "pod", pods))
 				}
 			case "crash":
 				m.crash()

@@ -18,6 +18,7 @@ import (
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/jobstate"
 	"github.com/pinnace-dev/pinnace/internal/workload"
+	"github.com/pinnace-dev/pinnace/test/lagging"
 )
 
 // drawJob draws a Job of any sort.
@@ -69,25 +70,22 @@ func (m *model) step() {
 	what := rapid.SampledFrom([]string{
 		"reconcile", "reconcile", "reconcile", "see jobs", "see pods", "see pods", "crash", "time", "long time",
 		"succeed", "succeed", "fail", "delete", "leave", "leave", "suspend", "shrink", "node",
-	}).Draw(m.t, "event")
+	}).Draw(m.T, "event")
 	switch what {
 	case "reconcile":
 		m.reconcile()
 		return
 	case "see jobs":
-		m.see("*v1.Job", rapid.IntRange(1, 3).Draw(m.t, "events"))
+		m.See(&pbatchv1.Job{}, rapid.IntRange(1, 3).Draw(m.T, "events"))
 		return
 	case "see pods":
-		m.see("*v1.Pod", rapid.IntRange(1, 5).Draw(m.t, "events"))
+		m.See(&pcorev1.Pod{}, rapid.IntRange(1, 5).Draw(m.T, "events"))
 		return
 	case "crash":
-		m.budget = rapid.IntRange(0, 6).Draw(m.t, "writes before the crash")
-		m.reconcile()
-		m.budget = 1 << 30
-		m.restart()
+		m.Crash(6, m.reconcile, m.restart)
 		return
 	case "time":
-		m.clock = m.clock.Add(rapid.SampledFrom([]time.Duration{time.Second, 10 * time.Second}).Draw(m.t, "time"))
+		m.clock = m.clock.Add(rapid.SampledFrom([]time.Duration{time.Second, 10 * time.Second}).Draw(m.T, "time"))
 		return
 	case "long time":
 		m.clock = m.clock.Add(20 * time.Minute)
@@ -97,8 +95,8 @@ func (m *model) step() {
 		return
 	case "shrink":
 		m.change(func(s *pbatchv1.JobSpec) {
-			s.Parallelism = new(rapid.Int32Range(0, 4).Draw(m.t, "parallelism"))
-			if s.CompletionMode != nil && rapid.Bool().Draw(m.t, "completions too") && s.SuccessPolicy == nil {
+			s.Parallelism = new(rapid.Int32Range(0, 4).Draw(m.T, "parallelism"))
+			if s.CompletionMode != nil && rapid.Bool().Draw(m.T, "completions too") && s.SuccessPolicy == nil {
 				s.Completions = s.Parallelism
 			}
 		})
@@ -107,18 +105,18 @@ func (m *model) step() {
 		m.node()
 		return
 	}
-	pods := m.pods()
+	pods := m.Pods()
 	if len(pods) == 0 {
 		return
 	}
-	pod := pods[rapid.IntRange(0, len(pods)-1).Draw(m.t, "pod")]
+	pod := lagging.Pick(m.World, "pod", pods)
 	switch what {
 	case "succeed":
 		m.exit(pod, 0)
 	case "fail":
-		m.exit(pod, rapid.Int32Range(1, 3).Draw(m.t, "exit code"))
+		m.exit(pod, rapid.Int32Range(1, 3).Draw(m.T, "exit code"))
 	case "delete":
-		m.must(m.truth.Delete(ctx, pod))
+		m.Must(m.Truth.Delete(ctx, pod))
 	case "leave":
 		m.leave(pod)
 	}
@@ -127,12 +125,12 @@ func (m *model) step() {
 // node lets a node join or leave; what runs on one that leaves is ended, as the node loops do it.
 func (m *model) node() {
 	ctx := context.Background()
-	n := &pcorev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("node-", rapid.IntRange(0, 4).Draw(m.t, "node"))}}
-	if m.truth.Get(ctx, client.ObjectKeyFromObject(n), n) != nil {
-		m.must(m.truth.Create(ctx, n))
+	n := &pcorev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("node-", rapid.IntRange(0, 4).Draw(m.T, "node"))}}
+	if m.Truth.Get(ctx, client.ObjectKeyFromObject(n), n) != nil {
+		m.Must(m.Truth.Create(ctx, n))
 		return
 	}
-	m.must(m.truth.Delete(ctx, n))
+	m.Must(m.Truth.Delete(ctx, n))
 }
 
 // settle lets everything go well until nothing changes any more. Pods whose node is gone end as the node loops see to it.
@@ -146,14 +144,14 @@ func (m *model) settle() {
 		})
 	}
 	if perNode(m.job()) {
-		_ = m.truth.Create(context.Background(), &pcorev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-0"}})
+		_ = m.Truth.Create(context.Background(), &pcorev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-0"}})
 	}
 	for range 60 {
-		m.seeAll()
+		m.SeeAll()
 		m.clock = m.clock.Add(11 * time.Minute)
 		m.reconcile()
 		m.check()
-		for _, pod := range m.pods() {
+		for _, pod := range m.Pods() {
 			switch {
 			case pod.DeletionTimestamp != nil:
 				m.leave(pod)
@@ -167,9 +165,9 @@ func (m *model) settle() {
 		}
 	}
 	for range 5 {
-		m.seeAll()
+		m.SeeAll()
 		m.reconcile()
-		for _, pod := range m.pods() {
+		for _, pod := range m.Pods() {
 			m.leave(pod)
 		}
 	}
@@ -211,14 +209,14 @@ func TestBackoffLimits(t *testing.T) {
 			case "reconcile":
 				made := m.made
 				m.reconcile()
-				if seen := m.r.memory; !byIndex && total > limit && m.seen["*v1.Pod"] == len(m.history["*v1.Pod"]) && m.made > made {
-					t.Fatalf("a pod was made after %d failures, the limit is %d (%v)", total, limit, seen != nil)
+				if !byIndex && total > limit && m.UpToDate(&pcorev1.Pod{}) && m.made > made {
+					t.Fatalf("a pod was made after %d failures, the limit is %d", total, limit)
 				}
 			case "see":
-				m.see("*v1.Pod", rapid.IntRange(1, 8).Draw(t, "events"))
-				m.see("*v1.Job", rapid.IntRange(1, 8).Draw(t, "events"))
+				m.See(&pcorev1.Pod{}, rapid.IntRange(1, 8).Draw(t, "events"))
+				m.See(&pbatchv1.Job{}, rapid.IntRange(1, 8).Draw(t, "events"))
 			case "fail":
-				for _, pod := range m.pods() {
+				for _, pod := range m.Pods() {
 					if workload.IsActive(pod) && rapid.Bool().Draw(t, "this one") {
 						failures[jobstate.Index(pod)]++
 						total++
@@ -228,10 +226,7 @@ func TestBackoffLimits(t *testing.T) {
 			case "time":
 				m.clock = m.clock.Add(11 * time.Minute)
 			case "crash":
-				m.budget = rapid.IntRange(0, 6).Draw(t, "writes before the crash")
-				m.reconcile()
-				m.budget = 1 << 30
-				m.restart()
+				m.Crash(6, m.reconcile, m.restart)
 			}
 			m.check()
 		}
