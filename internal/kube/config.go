@@ -61,8 +61,9 @@ type Configs struct {
 	uses  map[reconcile.Request][]object
 	// digests are those of the versions that were read last.
 	digests map[types.UID]version
-	// made are snapshots that the cache may not show yet.
-	made map[object]time.Time
+	// made are snapshots that the cache may not show yet, pruned those whose end it may not show yet.
+	made   map[object]time.Time
+	pruned map[types.UID]bool
 }
 
 // object is a ConfigMap or Secret, Pinnace's or native.
@@ -77,7 +78,7 @@ type version struct{ resourceVersion, digest string }
 func NewConfigs(c client.Client, live client.Reader) *Configs {
 	return &Configs{
 		client: c, live: live, users: map[object]map[reconcile.Request]bool{}, uses: map[reconcile.Request][]object{},
-		digests: map[types.UID]version{}, made: map[object]time.Time{},
+		digests: map[types.UID]version{}, made: map[object]time.Time{}, pruned: map[types.UID]bool{},
 	}
 }
 
@@ -201,6 +202,7 @@ func (c *Configs) handler(kind string) handler.TypedFuncs[*metav1.PartialObjectM
 		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*metav1.PartialObjectMetadata], q Queue) {
 			c.mu.Lock()
 			delete(c.digests, e.Object.UID)
+			delete(c.pruned, e.Object.UID)
 			delete(c.made, object{revision.ConfigRef{Kind: kind, Name: e.Object.Name}, e.Object.Namespace})
 			c.mu.Unlock()
 			wake(e.Object, q)
@@ -323,7 +325,7 @@ func (c *Configs) shown(ctx context.Context, owner client.Object, s revision.Con
 	switch {
 	case err == nil:
 		delete(c.made, at)
-		return seen.Labels[SnapshotLabel] == string(owner.GetUID()) && seen.DeletionTimestamp == nil, nil
+		return seen.Labels[SnapshotLabel] == string(owner.GetUID()) && seen.DeletionTimestamp == nil && !c.pruned[seen.UID], nil
 	case !apierrors.IsNotFound(err):
 		return false, fmt.Errorf("looking for %s: %w", s, err)
 	}
@@ -424,6 +426,10 @@ func (c *Configs) Prune(ctx context.Context, owner client.Object, templates []*p
 			if err := c.client.Delete(ctx, target, client.Preconditions{UID: &old.UID}); client.IgnoreNotFound(err) != nil {
 				return 0, fmt.Errorf("deleting snapshot %s: %w", old.Name, err)
 			}
+			c.mu.Lock()
+			c.pruned[old.UID] = true
+			delete(c.made, object{revision.ConfigRef{Kind: kind, Name: old.Name}, old.Namespace})
+			c.mu.Unlock()
 		}
 	}
 	return wait, nil

@@ -87,6 +87,11 @@ type World struct {
 	// budget is how many writes the controller makes before it dies.
 	budget int
 	uids   int
+	// looking says that the controller is at work; broken is what it broke meanwhile.
+	looking bool
+	broken  string
+	// behind are the kinds of which the cache didn't show all when the controller looked last.
+	behind []schema.GroupVersionKind
 	// mu lets a reconciler's parallel writers in one by one.
 	mu sync.Mutex
 }
@@ -257,11 +262,10 @@ func (w *World) SeeAll() {
 	}
 }
 
-// SeeSome lets the cache show between one and most changes of one kind.
+// SeeSome lets the cache show up to most changes of each kind.
 func (w *World) SeeSome(most int) {
-	if kinds := w.lagging(); len(kinds) > 0 {
-		kind := kinds[rapid.IntRange(0, len(kinds)-1).Draw(w.T, "kind that is seen")]
-		w.see(kind, rapid.IntRange(1, most).Draw(w.T, "changes that are seen"))
+	for _, kind := range w.lagging() {
+		w.see(kind, rapid.IntRange(0, most).Draw(w.T, "changes seen of "+kind.Kind))
 	}
 }
 
@@ -298,10 +302,26 @@ func (w *World) see(kind schema.GroupVersionKind, n int) {
 	}
 }
 
+// Broken ends the test because a write broke what must hold; during a look at its end, since it may be one of several that write at a
+// time. It is for Options.Before and Options.After.
+func (w *World) Broken(format string, args ...any) {
+	w.T.Helper()
+	switch {
+	case !w.looking:
+		w.T.Fatalf(format, args...)
+	case w.broken == "":
+		w.broken = fmt.Sprintf(format, args...)
+	}
+}
+
 // Reconcile lets the controller look once. Errors other than its own death end the test, unless one of the functions expects them.
 func (w *World) Reconcile(r reconcile.Reconciler, name types.NamespacedName, expected ...func(error) bool) {
 	w.T.Helper()
+	w.looking, w.behind = true, w.lagging()
 	_, err := r.Reconcile(context.Background(), reconcile.Request{NamespacedName: name})
+	if w.looking = false; w.broken != "" {
+		w.T.Fatal(w.broken)
+	}
 	if err == nil || errors.Is(err, ErrCrash) {
 		return
 	}
