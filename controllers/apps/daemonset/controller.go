@@ -156,7 +156,7 @@ func (r *Reconciler) gather(ctx context.Context, key types.NamespacedName) (*sco
 	if s.nodes, err = r.nodes(ctx); err != nil {
 		return nil, err
 	}
-	all, err := r.pods.List(ctx, set, s.now)
+	all, err := r.pods.List(ctx, set, time.Now()) // the age of own writes, which goes by the machine's clock
 	if err != nil {
 		return nil, err
 	}
