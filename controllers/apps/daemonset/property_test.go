@@ -34,16 +34,25 @@ type model struct {
 	ahead time.Duration
 }
 
+// badVersion is one whose pods never become ready.
+const badVersion = "bad"
+
 const agentFinalizer = "test/agent"
 
 var net = types.NamespacedName{Namespace: "test", Name: "net"}
 
-func newModel(t *rapid.T, nodes int, strategy appsv1.RollingUpdateDaemonSet) *model {
+func newModel(t *rapid.T, nodes int, strategy appsv1.RollingUpdateDaemonSet, changes ...func(*pappsv1.DaemonSetSpec)) *model {
 	m := &model{}
 	m.World = lagging.New(t, lagging.Options{
 		Schemes: []func(*runtime.Scheme) error{pcorev1.AddToScheme, pappsv1.AddToScheme},
 		Status:  []client.Object{&pappsv1.DaemonSet{}, &pcorev1.Pod{}},
 		Now:     func() time.Time { return epoch }, // all in one second, as it may be
+		Before: func(w lagging.Write) error {
+			if _, set := w.Object.(*pappsv1.DaemonSet); set && w.ByController && w.Verb != lagging.Status {
+				m.Broken("the spec is the user's, and was changed by a %s", w.Verb)
+			}
+			return nil
+		},
 		Gone: func(owner types.UID, obj client.Object) {
 			switch obj.(type) {
 			case *pcorev1.Pod:
@@ -58,6 +67,9 @@ func newModel(t *rapid.T, nodes int, strategy appsv1.RollingUpdateDaemonSet) *mo
 	set.Spec.Template.Labels = map[string]string{"app": "net", "version": "1"}
 	set.Spec.UpdateStrategy = appsv1.DaemonSetUpdateStrategy{Type: "RollingUpdate", RollingUpdate: &strategy}
 	set.Spec.RevisionHistoryLimit = new(int32(1))
+	for _, change := range changes {
+		change(&set.Spec)
+	}
 	m.Must(m.Truth.Create(context.Background(), set))
 	for i := range nodes {
 		m.Must(m.Truth.Create(context.Background(), makeNode(fmt.Sprint("node-", i))))
@@ -69,7 +81,9 @@ func newModel(t *rapid.T, nodes int, strategy appsv1.RollingUpdateDaemonSet) *mo
 // restart starts a controller that knows nothing; its cache begins with all that is there.
 func (m *model) restart() {
 	m.r = NewReconciler(m.Client(), m.Live())
-	m.r.now = func() time.Time { return time.Now().Add(m.ahead) }
+	since := time.Now().Add(m.ahead)
+	m.r.now, m.r.since = func() time.Time { return time.Now().Add(m.ahead) }, func() time.Time { return since }
+	m.r.config.Attach(m.Manager())
 	m.SeeAll()
 }
 
@@ -105,11 +119,16 @@ func (m *model) act(pod *pcorev1.Pod) {
 	case pod.DeletionTimestamp != nil:
 		pod.Finalizers = nil
 		m.Must(m.Truth.Update(ctx, pod))
-	case !workload.IsTerminal(pod) && !workload.IsReady(pod):
+	case !workload.IsTerminal(pod) && !workload.IsReady(pod) && !m.isBad(pod):
 		pod.Status.Phase = corev1.PodRunning
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 		m.Must(m.Truth.Status().Update(ctx, pod))
 	}
+}
+
+// isBad says that a pod never becomes ready, because of its template or its config.
+func (m *model) isBad(pod *pcorev1.Pod) bool {
+	return pod.Labels["version"] == badVersion || m.ConfigOf(&pod.Spec.PodSpec) == badVersion
 }
 
 // newVersion changes the template.
@@ -181,13 +200,16 @@ func (m *model) step() {
 }
 
 // settle lets everybody work undisturbed until nothing changes any longer.
-func (m *model) settle() {
+func (m *model) settle() { m.rest(3, time.Hour) } // failed pods may go
+
+// rest is settle for a number of looks, that far apart, in which nothing changes.
+func (m *model) rest(looks int, apart time.Duration) {
 	ctx := context.Background()
-	for quiet := 0; quiet < 3; {
+	for quiet := 0; quiet < looks; {
 		before := m.Writes()
 		m.SeeAll()
 		m.reconcile()
-		m.ahead += time.Hour // failed pods may go
+		m.ahead += apart
 		there := map[string]bool{}
 		for _, node := range m.nodes() {
 			there[node.Name] = true
@@ -209,9 +231,6 @@ func (m *model) settle() {
 			m.T.Fatal("it doesn't come to rest")
 		}
 	}
-	// Own writes are stamped by the real clock, so that time must not be ahead while the cache lags.
-	m.ahead = 0
-	m.restart()
 }
 
 // fresh is the pod as it is now, without finalizers; an empty one when it is gone.
@@ -326,13 +345,32 @@ func TestOwnWritesAreSeen(t *testing.T) {
 		m.act(m.Pods()[0]) // the end, which the cache doesn't show yet
 		m.reconcile()
 		for range rapid.IntRange(1, 2).Draw(t, "looks") {
-			m.SeeSome(1)
+			m.See(&pcorev1.Pod{}, 1)
 			m.reconcile()
 		}
 		if n := len(m.Pods()); n != 1 {
 			t.Fatalf("%d pods", n)
 		}
 	})
+}
+
+// count is on how many nodes a pod is ready, and how many hold two that aren't both.
+func (m *model) count() (up, doubled int) {
+	for _, pods := range m.active() {
+		ready := 0
+		for _, pod := range pods {
+			if workload.IsReady(pod) {
+				ready++
+			}
+		}
+		if ready > 0 {
+			up++
+		}
+		if len(pods) > 1 && ready < 2 {
+			doubled++
+		}
+	}
+	return up, doubled
 }
 
 // TestBounds: during a rollout of pods that don't fail by themselves, no more nodes than allowed lack a ready pod, and no more than allowed
@@ -364,21 +402,7 @@ func TestBounds(t *testing.T) {
 					m.newVersion(rapid.SampledFrom([]string{"1", "3"}).Draw(t, "version"))
 				}
 			}
-			up, doubled := 0, 0
-			for _, pods := range m.active() {
-				ready := 0
-				for _, pod := range pods {
-					if workload.IsReady(pod) {
-						ready++
-					}
-				}
-				if ready > 0 {
-					up++
-				}
-				if len(pods) > 1 && ready < 2 {
-					doubled++
-				}
-			}
+			up, doubled := m.count()
 			switch {
 			case surge && (up < nodes || once && doubled > bound):
 				t.Fatalf("surging by %d: %d of %d nodes have a ready pod, %d hold two", bound, up, nodes, doubled)

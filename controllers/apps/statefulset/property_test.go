@@ -49,6 +49,7 @@ func newModel(t *rapid.T, set *pappsv1.StatefulSet) *model {
 	m.World = lagging.New(t, lagging.Options{
 		Schemes: []func(*runtime.Scheme) error{pcorev1.AddToScheme, pappsv1.AddToScheme, pstoragev1.AddToScheme},
 		Status:  []client.Object{&pappsv1.StatefulSet{}, &pcorev1.Pod{}, &pcorev1.PersistentVolumeClaim{}},
+		Now:     func() time.Time { return m.clock },
 		Before:  m.before,
 		After:   m.after,
 		Gone: func(owner types.UID, obj client.Object) {
@@ -68,6 +69,9 @@ func (m *model) before(w lagging.Write) error {
 		pod.Finalizers = []string{agentFinalizer} // as if placed at once
 	case ok && w.Verb == lagging.Delete && w.ByController:
 		m.checkDeletion(pod)
+	}
+	if _, set := w.Object.(*pappsv1.StatefulSet); set && w.ByController && w.Verb != lagging.Status {
+		m.Broken("the spec is the user's, and was changed by a %s", w.Verb)
 	}
 	return nil
 }
@@ -101,14 +105,18 @@ func (m *model) checkCreation(pod *pcorev1.Pod) {
 	if s.ordered {
 		for i := s.start; i < ordinal; i++ {
 			if !m.seemsUp(i) {
-				m.T.Fatalf("%s was made while db-%d isn't ready", pod.Name, i)
+				m.Broken("%s was made while db-%d isn't ready", pod.Name, i)
 			}
 		}
 	}
+	_ = m.isBad(pod) // its config is there
 	for _, v := range pod.Spec.Volumes {
+		if v.PersistentVolumeClaim == nil {
+			continue
+		}
 		claim := types.NamespacedName{Namespace: db.Namespace, Name: v.PersistentVolumeClaim.ClaimName}
 		if err := m.Live().Get(context.Background(), claim, &pcorev1.PersistentVolumeClaim{}); err != nil {
-			m.T.Fatalf("%s was made before its claim: %v", pod.Name, err)
+			m.Broken("%s was made before its claim: %v", pod.Name, err)
 		}
 	}
 }
@@ -130,7 +138,7 @@ func (m *model) checkDeletion(pod *pcorev1.Pod) {
 		}
 	}
 	if down > s.maxUnavailable {
-		m.T.Fatalf("deleting %s takes %d pods down; %d may be", pod.Name, down, s.maxUnavailable)
+		m.Broken("deleting %s takes %d pods down; %d may be", pod.Name, down, s.maxUnavailable)
 	}
 }
 
@@ -145,7 +153,9 @@ func (m *model) cachedSet() *pappsv1.StatefulSet {
 // restart starts a controller that knows nothing; its cache begins with all that is there.
 func (m *model) restart() {
 	m.r = NewReconciler(m.Client(), m.Live())
-	m.r.now = func() time.Time { return m.clock }
+	since := m.clock
+	m.r.now, m.r.since = func() time.Time { return m.clock }, func() time.Time { return since }
+	m.r.config.Attach(m.Manager())
 	m.SeeAll()
 }
 
@@ -165,7 +175,7 @@ func (m *model) edit(edit func(*pappsv1.StatefulSet)) {
 }
 
 func (m *model) setPhase(pod *pcorev1.Pod, phase corev1.PodPhase, ready corev1.ConditionStatus) {
-	if workload.IsTerminal(pod) || ready == corev1.ConditionTrue && pod.Spec.Containers[0].Image == badImage {
+	if workload.IsTerminal(pod) || ready == corev1.ConditionTrue && m.isBad(pod) {
 		return // what has ended doesn't come back, and what is bad never becomes ready
 	}
 	at := metav1.NewTime(m.clock)
@@ -180,6 +190,11 @@ func (m *model) setPhase(pod *pcorev1.Pod, phase corev1.PodPhase, ready corev1.C
 	m.Must(m.Truth.Status().Update(context.Background(), pod))
 }
 
+// isBad says that a pod never becomes ready, because of its image or its config.
+func (m *model) isBad(pod *pcorev1.Pod) bool {
+	return pod.Spec.Containers[0].Image == badImage || m.ConfigOf(&pod.Spec.PodSpec) == badImage
+}
+
 func (m *model) end(pod *pcorev1.Pod) {
 	if pod.DeletionTimestamp != nil {
 		pod.Finalizers = nil
@@ -187,33 +202,38 @@ func (m *model) end(pod *pcorev1.Pod) {
 	}
 }
 
-// step lets one thing happen.
-func (m *model) step() {
+// newImage changes the template, as a user does.
+func (m *model) newImage() {
+	image := rapid.SampledFrom(m.images).Draw(m.T, "image")
+	m.edit(func(set *pappsv1.StatefulSet) { set.Spec.Template.Spec.Containers[0].Image = image })
+}
+
+// step lets one thing happen, and says what.
+func (m *model) step() string {
 	what := rapid.SampledFrom([]string{
 		"reconcile", "reconcile", "reconcile", "see", "see", "see", "crash", "delete", "end", "end", "ready", "ready", "ready", "unready", "fail", "image", "size",
 	}).Draw(m.T, "event")
 	switch what {
 	case "reconcile":
 		m.reconcile()
-		return
+		return what
 	case "see":
 		m.SeeSome(6)
-		return
+		return what
 	case "crash":
 		m.Crash(5, m.reconcile, m.restart)
-		return
+		return what
 	case "image":
-		image := rapid.SampledFrom(m.images).Draw(m.T, "image")
-		m.edit(func(set *pappsv1.StatefulSet) { set.Spec.Template.Spec.Containers[0].Image = image })
-		return
+		m.newImage()
+		return what
 	case "size":
 		size := rapid.Int32Range(0, 5).Draw(m.T, "size")
 		m.edit(func(set *pappsv1.StatefulSet) { set.Spec.Replicas = &size })
-		return
+		return what
 	}
 	pods := m.Pods()
 	if len(pods) == 0 {
-		return
+		return what
 	}
 	pod := lagging.Pick(m.World, "pod", pods)
 	switch what {
@@ -228,11 +248,13 @@ func (m *model) step() {
 	case "fail":
 		m.setPhase(pod, corev1.PodFailed, corev1.ConditionFalse)
 	}
+	return what
 }
 
-// settle lets everything go well from here on.
+// settle lets everything go well from here on, until nothing has changed for longer than a rollout's deadline.
 func (m *model) settle() {
-	for range 60 {
+	for quiet := 0; quiet < 25; quiet++ {
+		before := m.Writes()
 		m.SeeAll()
 		m.reconcile()
 		for _, pod := range m.Pods() {
@@ -242,7 +264,29 @@ func (m *model) settle() {
 				m.setPhase(pod, corev1.PodRunning, corev1.ConditionTrue)
 			}
 		}
+		if m.Writes() > before {
+			quiet = 0
+		}
+		if m.Writes() > 3000 {
+			m.T.Fatal("the set doesn't come to rest")
+		}
 	}
+}
+
+// drawSet draws a set with claims, without an update strategy.
+func drawSet(t *rapid.T) *pappsv1.StatefulSet {
+	set := &pappsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: db.Name, Namespace: db.Namespace, Generation: 1}}
+	set.Spec.Replicas = new(rapid.Int32Range(0, 5).Draw(t, "replicas"))
+	set.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}
+	set.Spec.Template.Labels = map[string]string{"app": "db"}
+	set.Spec.Template.Spec.Containers = []corev1.Container{{Name: "main", Image: "a"}}
+	set.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{testTemplate("data", "1Gi")}
+	set.Spec.RevisionHistoryLimit = new(rapid.Int32Range(0, 2).Draw(t, "history"))
+	set.Spec.Ordinals = &appsv1.StatefulSetOrdinals{Start: rapid.Int32Range(0, 2).Draw(t, "start")}
+	if rapid.Bool().Draw(t, "parallel") {
+		parallel(set)
+	}
+	return set
 }
 
 // TestSafeAndConvergent: with a cache that lags, pods that fail, are deleted and become unready, a spec that changes, and a controller that
@@ -250,17 +294,7 @@ func (m *model) settle() {
 // maxUnavailable, and when the world is good again, the set becomes what its spec says, even if some pods are of a revision that never works.
 func TestSafeAndConvergent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		set := &pappsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db", Namespace: "test", Generation: 1}}
-		set.Spec.Replicas = new(rapid.Int32Range(0, 5).Draw(t, "replicas"))
-		set.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}
-		set.Spec.Template.Labels = map[string]string{"app": "db"}
-		set.Spec.Template.Spec.Containers = []corev1.Container{{Name: "main", Image: "a"}}
-		set.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{testTemplate("data", "1Gi")}
-		set.Spec.RevisionHistoryLimit = new(rapid.Int32Range(0, 2).Draw(t, "history"))
-		set.Spec.Ordinals = &appsv1.StatefulSetOrdinals{Start: rapid.Int32Range(0, 2).Draw(t, "start")}
-		if rapid.Bool().Draw(t, "parallel") {
-			parallel(set)
-		}
+		set := drawSet(t)
 		partition := rapid.SampledFrom([]int32{0, 0, 1, 3}).Draw(t, "partition")
 		rolling(partition, intstr.FromInt32(rapid.Int32Range(1, 3).Draw(t, "maxUnavailable")))(set)
 		m := newModel(t, set)
