@@ -233,7 +233,7 @@ func (b *board) retain() {
 }
 
 // scaleDown deletes the pods that aren't wanted: with OrderedReady one at a time, the highest ordinal first, each only when all others
-// are available, except that the one that isn't may go, and that what has ended holds nobody up. It returns whether the plan may go on to the update.
+// are available, except that the one that isn't may go, and what ended or never was ready. It returns whether the plan may go on to the update.
 func (b *board) scaleDown() bool {
 	if b.settings.ordered {
 		return b.scaleDownInOrder()
@@ -256,15 +256,18 @@ func (b *board) scaleDownInOrder() bool {
 	if highest.DeletionTimestamp != nil {
 		return false
 	}
-	// All wanted pods are available here, so the first that isn't up is one of those beyond, the lowest of them.
+	// All wanted pods are available here, so the first that isn't up is one of those beyond, the lowest of them. What ended isn't waited
+	// for: nobody replaces a pod that isn't wanted.
 	var firstDown *pcorev1.Pod
 	for _, pod := range slices.Backward(b.condemned) {
-		if !b.isUp(pod) {
+		if !b.isUp(pod) && !workload.IsTerminal(pod) {
 			firstDown = pod
 			break
 		}
 	}
-	if b.isUp(highest) && isReady(highest) || highest == firstDown || workload.IsTerminal(highest) {
+	// What serves nobody may go whatever the others do; docs/adr/0057.
+	useless := workload.IsTerminal(highest) || wasNeverReady(highest)
+	if b.isUp(highest) && isReady(highest) || highest == firstDown || useless {
 		b.add(stage{tasks: []task{{remove: highest}}})
 	}
 	return false
