@@ -89,9 +89,10 @@ e2e: assets build images ## The sample on real containers: start, answer, kill -
 	go test -count=1 -timeout 20m -p 1 -v ./test/e2e ./test/subresources
 
 .PHONY: node-suite
-node-suite: assets ## What upstream documents of a pod's life, on real containers (root); PINNACE_TEST_RUNTIME=DIR for another containerd.
+node-suite: assets ## What upstream documents of a pod's life, and a short chaos, on real containers (root); PINNACE_TEST_RUNTIME=DIR for another containerd.
 	@# In the folder itself, so that go test prints what the suite counted.
 	go -C test/nodesuite test -count=1 -timeout 15m -run 'TestCases|TestNodeSuite'
+	go -C test/nodesuite test -count=1 -timeout 10m -run TestChaos -args -kills 12 -pods 12 -seed 21
 
 .PHONY: node-suite-debian
 node-suite-debian: assets ## The node suites on Debian's containerd and runc, which apt-get downloads.

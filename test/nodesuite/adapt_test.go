@@ -3,11 +3,16 @@
 
 package nodesuite
 
-import "github.com/pinnace-dev/pinnace/internal/setup"
+import (
+	"time"
 
-// adapt sets what only the suite wants of the agent: a DNS of the cluster, which nobody asks, and quick looks at disks.
+	"github.com/pinnace-dev/pinnace/internal/setup"
+)
+
+// adapt sets what only the suite wants of the agent: a DNS of the cluster, which nobody asks, and quick looks at what is left.
 func adapt(o *setup.AgentOptions) {
 	o.Resources.ClusterDNS = []string{clusterDNS}
+	o.Keep.TidyEvery = 5 * time.Second
 }
 
 const clusterDNS = "10.216.0.10"

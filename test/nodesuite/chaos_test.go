@@ -23,10 +23,11 @@ import (
 var (
 	kills = flag.Int("kills", 0, "how many kills the chaos test does; 0 leaves it out")
 	seed  = flag.Uint64("seed", 0, "the chaos test's seed; 0 draws one, which is printed")
+	// chaosPods are there at any time.
+	chaosPods = flag.Int("pods", 30, "how many pods the chaos test keeps running")
 )
 
 const (
-	chaosPods = 30
 	// settled is how long the machine may take after the last kill: a crash back-off lasts up to 5 minutes.
 	settled = 6 * time.Minute
 )
@@ -52,11 +53,11 @@ func TestChaos(t *testing.T) {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
-	fmt.Fprintf(progress, "chaos: %d kills over %d pods; the seed is %d\n", *kills, chaosPods, *seed)
+	fmt.Fprintf(progress, "chaos: %d kills over %d pods; the seed is %d\n", *kills, *chaosPods, *seed)
 	before := w.traces()
 	c := &chaos{w: w, t: t, random: rand.New(rand.NewPCG(*seed, 1)), namespace: w.env.Namespace(t), wanted: map[string]bool{}, done: map[string]int{}}
 	began := time.Now()
-	for range chaosPods {
+	for range *chaosPods {
 		c.create()
 	}
 	for range *kills {
@@ -71,13 +72,12 @@ func TestChaos(t *testing.T) {
 		time.Sleep(time.Duration(c.random.IntN(1500)) * time.Millisecond)
 	}
 	stormed := time.Since(began)
-	if err := c.await("all pods Ready and no others", c.allReady); err != nil {
+	if err := c.await("all pods Ready and no others, and running what they should", func(ctx context.Context) error {
+		return errors.Join(c.allReady(ctx), c.matches(ctx))
+	}); err != nil {
 		t.Error(err)
 	}
 	calm := time.Since(began) - stormed
-	if err := c.await("what runs is what should", func(ctx context.Context) error { return c.matches(ctx) }); err != nil {
-		t.Error(err)
-	}
 	for name := range maps.Clone(c.wanted) {
 		c.remove(name)
 	}
@@ -87,15 +87,9 @@ func TestChaos(t *testing.T) {
 	if err := c.await("no trace left", func(context.Context) error { return w.traces().compare(before) }); err != nil {
 		t.Error(err)
 	}
-	if left := w.abandoned(); len(left) > 0 {
-		fmt.Fprintf(progress, "chaos: known: %d empty shims are left, which containerd started and forgot when it was killed\n", len(left))
-		for _, pid := range left {
-			if err := ignoreGone(syscall.Kill(pid, syscall.SIGKILL)); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	fmt.Fprintf(progress, "chaos: %v kills in %s, settled after %s; %d pods made\n", c.done, stormed.Round(time.Second), calm.Round(time.Second), c.next)
+	clean := time.Since(began) - stormed - calm
+	fmt.Fprintf(progress, "chaos: %v kills in %s, settled after %s, clean %s after that; %d pods made\n",
+		c.done, stormed.Round(time.Second), calm.Round(time.Second), clean.Round(time.Second), c.next)
 }
 
 // create makes a pod; one in three has a sidecar, a volume in memory and a probe.
@@ -136,27 +130,35 @@ func (c *chaos) replace() {
 	c.create()
 }
 
-// kill does one of the four kills; what there is nothing of just now counts as another.
+// kill does one of the four kills.
 func (c *chaos) kill() error {
 	ctx := c.t.Context()
 	dice := c.random.IntN(100)
 	switch {
 	case dice < 50:
-		if pid := c.anyOf(c.payloads()); pid != 0 {
-			c.done["container"]++
-			return ignoreGone(syscall.Kill(pid, syscall.SIGKILL))
-		}
+		c.done["container"]++
+		return c.killOne(c.payloads)
 	case dice < 76:
-		if pid := c.anyOf(slices.Collect(maps.Values(c.w.shims()))); pid != 0 {
-			c.done["shim"]++
-			return ignoreGone(syscall.Kill(pid, syscall.SIGKILL))
-		}
+		c.done["shim"]++
+		return c.killOne(func() []int { return slices.Collect(maps.Values(c.w.shims())) })
 	case dice < 88:
 		c.done["containerd"]++
 		return c.w.node.Restart(ctx, syscall.SIGKILL)
 	}
 	c.done["agent"]++
 	return errors.Join(c.w.killAgent(ctx), c.w.runAgent(ctx))
+}
+
+// killOne kills one of the processes that there are, as soon as there is one: in the beginning no pod has started yet.
+func (c *chaos) killOne(processes func() []int) error {
+	return poll(c.t.Context(), patience, func(context.Context) error {
+		pids := processes()
+		if len(pids) == 0 {
+			return errors.New("there is nothing to kill")
+		}
+		slices.Sort(pids)
+		return ignoreGone(syscall.Kill(pids[c.random.IntN(len(pids))], syscall.SIGKILL))
+	})
 }
 
 func ignoreGone(err error) error {
@@ -166,29 +168,23 @@ func ignoreGone(err error) error {
 	return err
 }
 
-func (c *chaos) anyOf(pids []int) int {
-	if len(pids) == 0 {
-		return 0
-	}
-	slices.Sort(pids)
-	return pids[c.random.IntN(len(pids))]
-}
-
 // payloads are the processes in the cgroups of all pods, pause processes too.
 func (c *chaos) payloads() []int {
+	pods, err := c.pods(c.t.Context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	var out []int
-	for _, pod := range c.pods(c.t.Context()) {
+	for _, pod := range pods {
 		out = append(out, c.w.processesOf(&pod)...)
 	}
 	return out
 }
 
-func (c *chaos) pods(ctx context.Context) []pcorev1.Pod {
+func (c *chaos) pods(ctx context.Context) ([]pcorev1.Pod, error) {
 	var list pcorev1.PodList
-	if err := c.w.client.List(ctx, &list, client.InNamespace(c.namespace)); err != nil {
-		c.t.Fatal(err)
-	}
-	return list.Items
+	err := c.w.client.List(ctx, &list, client.InNamespace(c.namespace))
+	return list.Items, err
 }
 
 // await asks until there is nothing to complain of.
@@ -201,7 +197,10 @@ func (c *chaos) await(what string, complain func(context.Context) error) error {
 
 // allReady complains of pods that aren't Ready, are missing, or are too many.
 func (c *chaos) allReady(ctx context.Context) error {
-	pods := c.pods(ctx)
+	pods, err := c.pods(ctx)
+	if err != nil {
+		return err
+	}
 	var failures []error
 	for i := range pods {
 		p := &pods[i]

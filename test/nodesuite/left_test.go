@@ -147,20 +147,6 @@ func (w *world) shims() map[string]int {
 	return out
 }
 
-// abandoned are shims that containerd started, was killed, and has forgotten: it removes their bundle when it starts and leaves the
-// process, which has no child. docs/node-suite.md tells of it.
-func (w *world) abandoned() []int {
-	var out []int
-	for id, pid := range w.shims() {
-		bundle := filepath.Join(w.node.Config.State, "io.containerd.runtime.v2.task", "k8s.io", id)
-		children, err := read(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-		if !anyThere(bundle) && err == nil && children == "" {
-			out = append(out, pid)
-		}
-	}
-	return out
-}
-
 // shimsOf are the pod's.
 func (w *world) shimsOf(pod *pcorev1.Pod) ([]int, error) {
 	of := map[string]string{"io.kubernetes.pod.uid": string(pod.UID)}

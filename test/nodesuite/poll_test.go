@@ -21,7 +21,11 @@ type fatal struct{ error }
 func poll(ctx context.Context, within time.Duration, complain func(context.Context) error) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, pollEvery, within, true, func(ctx context.Context) (bool, error) {
-		last = complain(ctx)
+		complaint := complain(ctx)
+		if ctx.Err() != nil && last != nil {
+			return false, ctx.Err() // The time is over, which says less than what was complained of before.
+		}
+		last = complaint
 		if stop, ok := last.(fatal); ok { //nolint:errorlint // It is made here and never wrapped.
 			last = stop.error
 			return false, stop.error

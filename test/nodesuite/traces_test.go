@@ -23,11 +23,7 @@ type traces map[string][]string
 // cgroups, addresses that are given out, folders of pods and of logs.
 func (w *world) traces() traces {
 	out := traces{}
-	abandoned := w.abandoned()
 	for id, pid := range w.shims() {
-		if slices.Contains(abandoned, pid) {
-			continue
-		}
 		out["shim"] = append(out["shim"], fmt.Sprintf("%d of %s", pid, id))
 	}
 	glob := func(what string, patterns ...string) {
@@ -137,8 +133,12 @@ func (c *chaos) matches(ctx context.Context) error {
 	for _, each := range containers {
 		found[each.GetLabels()["io.kubernetes.pod.uid"]+"/"+each.GetMetadata().GetName()]++
 	}
+	pods, err := c.pods(ctx)
+	if err != nil {
+		return err
+	}
 	var failures []error
-	for _, pod := range c.pods(ctx) {
+	for _, pod := range pods {
 		want := []string{string(pod.UID)}
 		for _, each := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 			want = append(want, string(pod.UID)+"/"+each.Name)
@@ -153,8 +153,40 @@ func (c *chaos) matches(ctx context.Context) error {
 	for key, n := range found {
 		failures = append(failures, fmt.Errorf("%d of %s run, of which nobody knows", n, key))
 	}
-	if shims := len(c.w.shims()) - len(c.w.abandoned()); shims != len(c.wanted) {
-		failures = append(failures, fmt.Errorf("there are %d shims for %d pods", shims, len(c.wanted)))
+	ids := map[string]bool{}
+	for _, s := range sandboxes {
+		ids[s.GetId()] = true
+	}
+	for _, each := range containers {
+		ids[each.GetId()] = true
+	}
+	failures = append(failures, c.w.strangers(ids)...)
+	// None of these pods has the host's network.
+	now := c.w.traces()
+	for _, what := range []string{"shim", "network namespace", "address", "link"} {
+		if n := len(now[what]); n != len(c.wanted) {
+			failures = append(failures, fmt.Errorf("there are %d of the sort %s for %d pods", n, what, len(c.wanted)))
+		}
 	}
 	return errors.Join(failures...)
+}
+
+// strangers complains of processes in the cgroups of pods that are of no container or sandbox that runs.
+func (w *world) strangers(ids map[string]bool) []error {
+	var failures []error
+	for _, tree := range []string{"/sys/fs/cgroup" + cgroupRoot, "/sys/fs/cgroup/*" + cgroupRoot} {
+		for _, class := range []string{"", "burstable", "besteffort"} {
+			dirs, err := filepath.Glob(filepath.Join(tree, class, "pod*", "*"))
+			if err != nil {
+				return []error{err}
+			}
+			for _, dir := range dirs {
+				// The last part of a container's cgroup is its ID.
+				if pids := numbers(filepath.Join(dir, "cgroup.procs")); len(pids) > 0 && !ids[filepath.Base(dir)] {
+					failures = append(failures, fmt.Errorf("the processes %v in %s are of no container that runs", pids, dir))
+				}
+			}
+		}
+	}
+	return failures
 }

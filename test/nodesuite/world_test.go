@@ -115,6 +115,10 @@ func newWorld(t *testing.T) *world {
 		if err := w.node.Stop(context.Background()); err != nil {
 			t.Errorf("stopping the runtime: %v", err)
 		}
+		for id, pid := range w.shims() {
+			t.Errorf("the shim %d of %s is left when the runtime has ended", pid, id)
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 		if err := node.RemoveCgroups(strings.TrimPrefix(cgroupRoot, "/")); err != nil {
 			t.Errorf("removing the suite's cgroups: %v", err)
 		}
@@ -147,6 +151,8 @@ func (w *world) startAgent(t *testing.T) {
 	o := setup.NewAgentOptions()
 	o.Kubeconfig, o.NodeName, o.DataDir, o.RuntimeEndpoint = w.env.Kubeconfig, nodeName, w.dataDir(), w.node.Config.Endpoint()
 	o.ClusterCIDR, o.ServiceCIDR, o.CgroupRoot = podCIDR, "10.216.0.0/16", cgroupRoot
+	// The node has written the configuration of its network already.
+	o.CNIConfDir = w.node.Config.CNIConfDir
 	adapt(&o)
 	text, err := json.Marshal(o)
 	if err != nil {
