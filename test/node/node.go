@@ -174,7 +174,7 @@ func (n *Node) startContainerd(ctx context.Context, o Options) error {
 	}
 	n.CRI = client
 	n.process = supervise.Process{
-		Name: "containerd", Path: n.Config.Program, Args: n.Config.Args(), Env: n.Config.Env(o.Assets + ":" + os.Getenv("PATH")),
+		Name: "containerd", Path: n.Config.Program, Args: n.Config.Args(), Env: n.Config.Env(filepath.Dir(n.Config.Shim) + ":" + o.Assets + ":" + os.Getenv("PATH")),
 		LogFile: n.Config.LogFile, Ready: client.Ready, StartTimeout: 20 * time.Second, OrphanSignal: syscall.SIGTERM,
 	}
 	return n.run(ctx)
