@@ -23,11 +23,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	"github.com/pinnace-dev/pinnace/internal/podstate"
 )
 
 // Least privilege: the agent's role, bound once per node; docs/adr/0031 says what narrows it further on the server.
 // +kubebuilder:rbac:groups=core.pinnace.dev,resources=pods,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=core.pinnace.dev,resources=pods/status,verbs=update
+// Of a service account the names of its pull secrets are read; it holds nothing secret.
+// +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=get
 // What pods refer to (ConfigMaps, Secrets, tokens) is allowed by roles of each node: controllers/node/access.
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
@@ -223,6 +226,9 @@ func (r *Reconciler) report(ctx context.Context, rec *record, pod *pcorev1.Pod, 
 }
 
 func (r *Reconciler) writeStatus(ctx context.Context, rec *record, pod *pcorev1.Pod, status pcorev1.PodStatus) error {
+	if podstate.IsTerminal(status.Phase) {
+		r.giveBack(ctx, rec) // Before anybody hears of it and puts another pod into its place.
+	}
 	// The API server takes the status alone, so the rest isn't sent; the answer fills it in.
 	changed := pcorev1.Pod{Status: status}
 	changed.Namespace, changed.Name, changed.UID, changed.ResourceVersion = pod.Namespace, pod.Name, pod.UID, pod.ResourceVersion

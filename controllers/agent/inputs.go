@@ -5,10 +5,7 @@ package agent
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
-	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -79,7 +76,7 @@ func (r *Reconciler) pull(ctx context.Context, rec *record, pod *pcorev1.Pod, c 
 	if again {
 		since = r.options.Now() // A secret that was missing may be there by now.
 	}
-	auths := r.pullSecrets(ctx, pod, c.Image, since)
+	auths := r.pullSecrets(ctx, rec, pod, c.Image, since)
 	name, image := c.Name, c.Image
 	stop := r.tellProgress(&pullTeller{rec: rec, pod: pod, container: name, image: image, key: pullKey(image, auths), again: waits.delay > 0})
 	rec.node.puller.pull(r.context(), image, auths, sandbox, func(ref string, err error) {
@@ -136,74 +133,6 @@ func (r *Reconciler) prefetch(ctx context.Context, rec *record, pod *pcorev1.Pod
 			r.pull(ctx, rec, pod, c, sandbox)
 		}
 	}
-}
-
-// pullSecrets are the credentials for an image's registry in the pod's pull secrets.
-func (r *Reconciler) pullSecrets(ctx context.Context, pod *pcorev1.Pod, image string, since time.Time) []*runtimeapi.AuthConfig {
-	var out []*runtimeapi.AuthConfig
-	for _, ref := range pod.Spec.ImagePullSecrets {
-		found, err := r.refs.get(ctx, "Secret", pod.Namespace, ref.Name, since, r.options.Now())
-		if err != nil || found == nil {
-			continue // As upstream: the pull is tried without, and fails with the registry's own words.
-		}
-		out = append(out, registryAuths(found.data, image)...)
-	}
-	return out
-}
-
-// registryAuths reads a docker configuration for the image's registry.
-func registryAuths(data map[string][]byte, image string) []*runtimeapi.AuthConfig {
-	type login struct {
-		Username string `json:"username"`
-		Password string `json:"password"`
-		Auth     string `json:"auth"`
-	}
-	var config struct {
-		Auths map[string]login `json:"auths"`
-	}
-	if raw, ok := data[corev1.DockerConfigJsonKey]; ok {
-		if json.Unmarshal(raw, &config) != nil {
-			return nil
-		}
-	} else if raw, ok := data[corev1.DockerConfigKey]; ok && json.Unmarshal(raw, &config.Auths) != nil {
-		return nil
-	}
-	var out []*runtimeapi.AuthConfig
-	for server, l := range config.Auths {
-		if !registryMatches(server, image) {
-			continue
-		}
-		if l.Username == "" && l.Auth != "" {
-			if plain, err := base64.StdEncoding.DecodeString(l.Auth); err == nil {
-				l.Username, l.Password, _ = strings.Cut(string(plain), ":")
-			}
-		}
-		out = append(out, &runtimeapi.AuthConfig{Username: l.Username, Password: l.Password, ServerAddress: loginAddress(image)})
-	}
-	return out
-}
-
-// loginAddress is for which host the runtime may use a login: that of the image alone. The runtime compares a URL's host, so a bare name
-// would match nothing; Docker's own registry answers under another name, for which no address is given.
-func loginAddress(image string) string {
-	host, _, slash := strings.Cut(image, "/")
-	if !slash || !strings.ContainsAny(host, ".:") && host != "localhost" || host == "docker.io" || host == "index.docker.io" {
-		return ""
-	}
-	return "https://" + host
-}
-
-// registryMatches tells whether a login, by host and perhaps a path, is for the image.
-func registryMatches(server, image string) bool {
-	if parsed, err := url.Parse(server); err == nil && parsed.Host != "" {
-		server = parsed.Host + parsed.Path
-	}
-	server = strings.TrimSuffix(server, "/")
-	first, _, slash := strings.Cut(image, "/")
-	if !slash || !strings.ContainsAny(first, ".:") && first != "localhost" {
-		return strings.HasPrefix(server, "index.docker.io") || strings.HasPrefix(server, "docker.io")
-	}
-	return image == server || strings.HasPrefix(image, server+"/")
 }
 
 // containerConfig gathers what a container needs and says what it is to be.

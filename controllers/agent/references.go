@@ -19,6 +19,7 @@ import (
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/podenv"
+	"github.com/pinnace-dev/pinnace/internal/podstate"
 )
 
 // references reads the ConfigMaps and Secrets of pods: Pinnace's object first, then the native one of the same name. What was
@@ -38,7 +39,12 @@ type content struct {
 	// text says which keys are text (not binaryData), which alone may stand in the environment.
 	text       map[string]bool
 	secretType corev1.SecretType
+	// pullSecrets are those that a service account names; it has no data.
+	pullSecrets []string
 }
+
+// kindAccount is a service account, of which only its pull secrets are read.
+const kindAccount = "ServiceAccount"
 
 type referenceEntry struct {
 	mu    sync.Mutex
@@ -63,9 +69,12 @@ func (r *references) get(ctx context.Context, kind, namespace, name string, sinc
 	}
 	var found *content
 	err := retryForbidden(ctx, func() (err error) {
-		if kind == "Secret" {
+		switch kind {
+		case "Secret":
 			found, err = r.secret(ctx, namespace, name)
-		} else {
+		case kindAccount:
+			found, err = r.account(ctx, namespace, name)
+		default:
 			found, err = r.configMap(ctx, namespace, name)
 		}
 		return err
@@ -138,6 +147,14 @@ func (r *references) secret(ctx context.Context, namespace, name string) (*conte
 		return nil, client.IgnoreNotFound(err)
 	}
 	return secretContent(native.Data, nil, native.Type), nil
+}
+
+func (r *references) account(ctx context.Context, namespace, name string) (*content, error) {
+	account := &corev1.ServiceAccount{}
+	if err := r.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, account); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	return &content{pullSecrets: podstate.PullSecrets(account)}, nil
 }
 
 func textContent(data map[string]string, binary map[string][]byte) *content {

@@ -6,6 +6,7 @@ package access
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,11 +16,15 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
@@ -30,6 +35,7 @@ import (
 // To grant a right takes either the right itself or escalate and bind; the policy pinnace-node-access holds these two to the
 // roles that this room makes.
 // +kubebuilder:rbac:groups=core.pinnace.dev,resources=pods,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=get;list;watch
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=roles,verbs=get;list;watch;create;update;delete;escalate;bind
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=rolebindings,verbs=get;list;watch;create;update;delete
 
@@ -62,23 +68,83 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	})
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("node-access").
-		Watches(&pcorev1.Pod{}, podEvents()).
+		Watches(&pcorev1.Pod{}, r.podEvents()).
+		Watches(&corev1.ServiceAccount{}, handler.EnqueueRequestsFromMapFunc(r.nodesOf), builder.WithPredicates(pullSecretsChange)).
 		Watches(&rbacv1.Role{}, byNode).
 		Watches(&rbacv1.RoleBinding{}, byNode).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: kube.Backoff()}).
 		Complete(r)
 }
 
+// pullSecretsChange lets a service account through when it comes with pull secrets, changes them, or goes with them.
+var pullSecretsChange = predicate.Funcs{
+	CreateFunc: func(e event.CreateEvent) bool { return len(pullSecrets(e.Object)) > 0 },
+	UpdateFunc: func(e event.UpdateEvent) bool {
+		return !slices.Equal(pullSecrets(e.ObjectOld), pullSecrets(e.ObjectNew))
+	},
+	DeleteFunc: func(e event.DeleteEvent) bool { return len(pullSecrets(e.Object)) > 0 },
+}
+
+func pullSecrets(obj client.Object) []string {
+	if account, ok := obj.(*corev1.ServiceAccount); ok {
+		return podstate.PullSecrets(account)
+	}
+	return nil
+}
+
+// nodesOf are the nodes with pods that pull as a service account.
+func (r *Reconciler) nodesOf(ctx context.Context, account client.Object) []reconcile.Request {
+	var pods pcorev1.PodList
+	if err := r.client.List(ctx, &pods, client.InNamespace(account.GetNamespace()), client.UnsafeDisableDeepCopy); err != nil {
+		logf.FromContext(ctx).Error(err, "Listing the pods of a service account failed", "serviceAccount", klog.KObj(account))
+		return nil
+	}
+	seen := map[string]bool{}
+	var out []reconcile.Request
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if node := pod.Spec.NodeName; node != "" && !seen[node] && pullsAs(pod) == account.GetName() {
+			seen[node] = true
+			out = append(out, reconcile.Request{NamespacedName: types.NamespacedName{Namespace: pod.Namespace, Name: node}})
+		}
+	}
+	return out
+}
+
+// pulls are the pull secrets of the accounts that these pods, of one namespace, pull as.
+func (r *Reconciler) pulls(ctx context.Context, pods []*pcorev1.Pod) (map[string][]string, error) {
+	out := map[string][]string{}
+	for _, pod := range pods {
+		name := pullsAs(pod)
+		if _, known := out[name]; known || name == "" {
+			continue
+		}
+		account := &corev1.ServiceAccount{}
+		err := r.client.Get(ctx, types.NamespacedName{Namespace: pod.Namespace, Name: name}, account)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, fmt.Errorf("reading the service account %s/%s: %w", pod.Namespace, name, err)
+		}
+		out[name] = podstate.PullSecrets(account)
+	}
+	return out, nil
+}
+
 // podEvents wakes for pods that refer to something, when they come to a node, when they end, and when they are gone.
-func podEvents() handler.Funcs {
-	wake := func(obj client.Object, q kube.Queue) {
-		if pod, ok := obj.(*pcorev1.Pod); ok && pod.Spec.NodeName != "" && refersToAny(pod) {
+func (r *Reconciler) podEvents() handler.Funcs {
+	wake := func(ctx context.Context, obj client.Object, q kube.Queue) {
+		pod, ok := obj.(*pcorev1.Pod)
+		if !ok || pod.Spec.NodeName == "" {
+			return
+		}
+		// What can't be read now is read, or fails, in the look that follows.
+		pulls, err := r.pulls(ctx, []*pcorev1.Pod{pod})
+		if err != nil || len(pulls[pullsAs(pod)]) > 0 || refersToAny(pod) {
 			q.Add(reconcile.Request{NamespacedName: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Spec.NodeName}})
 		}
 	}
 	return handler.Funcs{
-		CreateFunc: func(_ context.Context, e event.CreateEvent, q kube.Queue) { wake(e.Object, q) },
-		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q kube.Queue) {
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q kube.Queue) { wake(ctx, e.Object, q) },
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q kube.Queue) {
 			before, ok := e.ObjectOld.(*pcorev1.Pod)
 			after, ok2 := e.ObjectNew.(*pcorev1.Pod)
 			if !ok || !ok2 {
@@ -86,11 +152,11 @@ func podEvents() handler.Funcs {
 			}
 			ended := podstate.IsTerminal(before.Status.Phase) != podstate.IsTerminal(after.Status.Phase)
 			if before.Spec.NodeName != after.Spec.NodeName || ended || len(before.Spec.EphemeralContainers) != len(after.Spec.EphemeralContainers) {
-				wake(after, q)
-				wake(before, q)
+				wake(ctx, after, q)
+				wake(ctx, before, q)
 			}
 		},
-		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q kube.Queue) { wake(e.Object, q) },
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q kube.Queue) { wake(ctx, e.Object, q) },
 	}
 }
 
@@ -105,7 +171,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	for i := range pods.Items {
 		list[i] = &pods.Items[i]
 	}
-	rules := makeRules(list)
+	pulls, err := r.pulls(ctx, list)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	rules := makeRules(list, pulls)
 	if err = r.role(ctx, req, rules); err == nil {
 		err = r.binding(ctx, req, len(rules) > 0)
 	}

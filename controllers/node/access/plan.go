@@ -21,8 +21,8 @@ type names struct {
 	configMaps, secrets, accounts map[string]bool
 }
 
-// add notes what one pod refers to.
-func (n *names) add(pod *pcorev1.Pod) {
+// add notes what one pod refers to, and the pull secrets of its service account.
+func (n *names) add(pod *pcorev1.Pod, pulls []string) {
 	note := func(kind, name string) {
 		switch {
 		case name == "":
@@ -44,6 +44,9 @@ func (n *names) add(pod *pcorev1.Pod) {
 	for _, ref := range pod.Spec.ImagePullSecrets {
 		note(revision.KindSecret, ref.Name)
 	}
+	for _, name := range pulls {
+		note(revision.KindSecret, name)
+	}
 	if account := tokenAccount(pod); account != "" {
 		n.accounts[account] = true
 	}
@@ -60,24 +63,30 @@ func tokenAccount(pod *pcorev1.Pod) string {
 			if source.ServiceAccountToken == nil {
 				continue
 			}
-			if pod.Spec.ServiceAccountName != "" {
-				return pod.Spec.ServiceAccountName
-			}
-			return "default"
+			return podstate.ServiceAccountName(pod)
 		}
 	}
 	return ""
 }
 
 // refersToAny tells whether a pod needs its node's agent to read anything.
-func refersToAny(pod *pcorev1.Pod) bool { return len(makeRules([]*pcorev1.Pod{pod})) > 0 }
+func refersToAny(pod *pcorev1.Pod) bool { return len(makeRules([]*pcorev1.Pod{pod}, nil)) > 0 }
+
+// pullsAs is the service account whose pull secrets count for a pod; empty when it names its own.
+func pullsAs(pod *pcorev1.Pod) string {
+	if len(pod.Spec.ImagePullSecrets) > 0 {
+		return ""
+	}
+	return podstate.ServiceAccountName(pod)
+}
 
 // makeRules says what the agent may do in the namespace of these pods, which are all on its node. Pods that have ended need nothing.
-func makeRules(pods []*pcorev1.Pod) []rbacv1.PolicyRule {
+// pulls are the pull secrets of the namespace's service accounts.
+func makeRules(pods []*pcorev1.Pod, pulls map[string][]string) []rbacv1.PolicyRule {
 	n := names{configMaps: map[string]bool{}, secrets: map[string]bool{}, accounts: map[string]bool{}}
 	for _, pod := range pods {
 		if !podstate.IsTerminal(pod.Status.Phase) {
-			n.add(pod)
+			n.add(pod, pulls[pullsAs(pod)])
 		}
 	}
 	var out []rbacv1.PolicyRule

@@ -38,22 +38,32 @@ func TestMakeRules(t *testing.T) {
 	plain := &pcorev1.Pod{}
 	plain.Spec.ServiceAccountName = "unused" // without a token in the pod, nobody needs one
 
+	bare := &pcorev1.Pod{} // runs as the account default
+	named := &pcorev1.Pod{}
+	named.Spec.DeprecatedServiceAccount = "puller"
+	pulls := map[string][]string{"default": {"hub"}, "puller": {"quay", "hub"}, "builder": {"not asked for: the pod has its own"}}
+
 	both := []string{"", "core.pinnace.dev"}
+	secrets := func(names ...string) []rbacv1.PolicyRule {
+		return []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: both, Resources: []string{"secrets"}, ResourceNames: names}}
+	}
 	cases := map[string]struct {
 		pods []*pcorev1.Pod
 		want []rbacv1.PolicyRule
 	}{
-		"none":  {nil, nil},
-		"plain": {[]*pcorev1.Pod{plain}, nil},
-		"ended": {[]*pcorev1.Pod{ended}, nil},
+		"none":                       {nil, nil},
+		"plain":                      {[]*pcorev1.Pod{plain}, nil},
+		"ended":                      {[]*pcorev1.Pod{ended}, nil},
+		"the account's pull secrets": {[]*pcorev1.Pod{bare}, secrets("hub")},
+		"another account's":          {[]*pcorev1.Pod{bare, named}, secrets("hub", "quay")},
 		"all": {[]*pcorev1.Pod{configured, configured, debugged, plain, ended}, []rbacv1.PolicyRule{
 			{Verbs: []string{"get"}, APIGroups: both, Resources: []string{"configmaps"}, ResourceNames: []string{"kube-root-ca.crt", "settings"}},
-			{Verbs: []string{"get"}, APIGroups: both, Resources: []string{"secrets"}, ResourceNames: []string{"debug", "password", "registry"}},
+			{Verbs: []string{"get"}, APIGroups: both, Resources: []string{"secrets"}, ResourceNames: []string{"debug", "hub", "password", "registry"}},
 			{Verbs: []string{"create"}, APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, ResourceNames: []string{"builder"}},
 		}},
 	}
 	for name, c := range cases {
-		if diff := cmp.Diff(c.want, makeRules(c.pods)); diff != "" {
+		if diff := cmp.Diff(c.want, makeRules(c.pods, pulls)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}

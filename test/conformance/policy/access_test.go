@@ -92,6 +92,19 @@ func TestStolenAgentCredential(t *testing.T) {
 	}
 	eventually(t, func() error { return readAll("mine") })
 
+	// The pull secrets of an account count, as soon as it has any.
+	hub := &corev1.Secret{ObjectMeta: meta("hub")}
+	if err := admin.Create(t.Context(), hub); err != nil {
+		t.Fatal(err)
+	}
+	account := &corev1.ServiceAccount{ObjectMeta: meta("mine"), ImagePullSecrets: []corev1.LocalObjectReference{{Name: "hub"}}}
+	if err := admin.Update(t.Context(), account); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		return errors.Join(thief.Get(t.Context(), client.ObjectKeyFromObject(account), &corev1.ServiceAccount{}), thief.Get(t.Context(), client.ObjectKeyFromObject(hub), &corev1.Secret{}))
+	})
+
 	forbidden := func(what string, err error) {
 		t.Helper()
 		if !apierrors.IsForbidden(err) {
@@ -101,6 +114,7 @@ func TestStolenAgentCredential(t *testing.T) {
 	theirs := client.ObjectKey{Namespace: ns.Name, Name: "theirs"}
 	forbidden("reading another node's Secret", thief.Get(t.Context(), theirs, &pcorev1.Secret{}))
 	forbidden("reading another node's native Secret", thief.Get(t.Context(), theirs, &corev1.Secret{}))
+	forbidden("listing service accounts", thief.List(t.Context(), &corev1.ServiceAccountList{}, client.InNamespace(ns.Name)))
 	forbidden("listing Secrets", thief.List(t.Context(), &pcorev1.SecretList{}, client.InNamespace(ns.Name)))
 	forbidden("a token of another node's account", token("theirs"))
 	free := pod(ns.Name, "free", "")
