@@ -49,6 +49,9 @@ func refused(s situation) *podFailure {
 	if s.mem.facts.down == downForGood {
 		return &podFailure{reason: reasonShutdown, message: messageRejected}
 	}
+	if why := s.mem.unfit; why.reason != "" {
+		return reject(why.reason, why.message)
+	}
 	if sc := s.pod.Spec.SecurityContext; sc != nil {
 		for _, sysctl := range sc.Sysctls {
 			if why := forbiddenSysctl(s, strings.ReplaceAll(sysctl.Name, "/", ".")); why != "" {

@@ -87,6 +87,10 @@ type nodeState struct {
 	// down is a goingDown.
 	down atomic.Int32
 
+	// counted says that what pods hold that were taken before is in the ledger.
+	counting sync.Mutex
+	counted  bool
+
 	mu     sync.Mutex
 	static staticPods
 	// known is what the runtime can do, once it was asked.

@@ -51,6 +51,8 @@ type memory struct {
 	endingSince time.Time
 	// fail is a reason for the whole pod to fail, such as DeadlineExceeded.
 	fail *podFailure
+	// unfit is why the node has no place for the pod; the zero value when it has.
+	unfit podFailure
 	// resize is how far the pod's wish for other resources has come.
 	resize resizeState
 }

@@ -32,10 +32,17 @@ func (r *Reconciler) allocate(ctx context.Context, rec *record, pod *pcorev1.Pod
 		return pod, nil
 	}
 	if state.allocated == nil {
+		given := allocationFromStatus(pod)
+		why, err := r.admit(ctx, rec, given.apply(pod))
+		if err != nil {
+			return nil, err
+		}
 		rec.mu.Lock()
-		state.allocated, state.due = allocationFromStatus(pod), true
+		state.allocated, state.due, rec.mem.unfit = given, true, why
 		rec.mu.Unlock()
-		rec.node.ledger.hold(rec.uid, holdingOf(state.allocated.apply(pod)))
+	}
+	if rec.mem.unfit.reason != "" {
+		return pod, nil
 	}
 	wanted, ending := allocationOf(&pod.Spec), pod.DeletionTimestamp != nil
 	why := podFailure{}

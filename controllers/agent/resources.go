@@ -17,6 +17,7 @@ import (
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/cgroup"
+	"github.com/pinnace-dev/pinnace/internal/placement"
 	"github.com/pinnace-dev/pinnace/internal/podstate"
 )
 
@@ -157,10 +158,22 @@ func limitDeclared(pod *pcorev1.Pod, name corev1.ResourceName) bool {
 	return true
 }
 
-// holding is what one pod of a node has been given.
+// holding is what one pod of a node has been given, or several together.
 type holding struct {
-	cpu, memory int64 // in thousandths of a core, and bytes
-	burstable   bool
+	cpu, memory, ephemeral int64 // in thousandths of a core, and bytes
+	pods                   int64
+	burstable              bool
+	// extended are all other resources, huge pages among them; ports those of the node.
+	extended map[corev1.ResourceName]int64
+	ports    []placement.HostPort
+}
+
+func (h *holding) add(other holding) {
+	h.cpu, h.memory, h.ephemeral, h.pods = h.cpu+other.cpu, h.memory+other.memory, h.ephemeral+other.ephemeral, h.pods+other.pods
+	for name, amount := range other.extended {
+		set(&h.extended, name, h.extended[name]+amount)
+	}
+	h.ports = append(h.ports, other.ports...)
 }
 
 // ledger is what the pods of a node have been given, and who waits for more.
@@ -179,14 +192,23 @@ func (l *ledger) hold(uid types.UID, h holding) (woken []types.NamespacedName) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.held[uid]
-	if before == h {
-		return nil
-	}
 	set(&l.held, uid, h)
 	if h.cpu < before.cpu || h.memory < before.memory {
 		return l.wake(uid)
 	}
 	return nil
+}
+
+// admit notes what a new pod has, unless judge objects to that beside what the others have. Two pods are never judged at once, so that
+// of two for which there is room for one, one is taken.
+func (l *ledger) admit(uid types.UID, h holding, judge func(others holding) podFailure) podFailure {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if why := judge(l.sum(uid)); why.reason != "" {
+		return why
+	}
+	set(&l.held, uid, h)
+	return podFailure{}
 }
 
 // release notes that a pod holds nothing any more.
@@ -222,21 +244,36 @@ func (l *ledger) wait(uid types.UID, key types.NamespacedName) {
 func (l *ledger) others(uid types.UID) holding {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.sum(uid)
+}
+
+func (l *ledger) sum(but types.UID) holding {
 	var sum holding
-	for other, h := range l.held {
-		if other != uid {
-			sum.cpu, sum.memory = sum.cpu+h.cpu, sum.memory+h.memory
+	for uid, h := range l.held {
+		if uid != but {
+			sum.add(h)
 		}
 	}
 	return sum
 }
 
 func holdingOf(pod *pcorev1.Pod) holding {
-	requests := resource.PodRequests(native(pod), resource.PodResourcesOptions{})
-	return holding{
-		cpu: requests.Cpu().MilliValue(), memory: requests.Memory().Value(),
-		burstable: podstate.QOSClass(&pod.Spec.PodSpec) == corev1.PodQOSBurstable,
+	out := holding{
+		pods: 1, burstable: podstate.QOSClass(&pod.Spec.PodSpec) == corev1.PodQOSBurstable, ports: placement.HostPorts(&pod.Spec),
 	}
+	for name, amount := range resource.PodRequests(native(pod), resource.PodResourcesOptions{}) {
+		switch name {
+		case corev1.ResourceCPU:
+			out.cpu = amount.MilliValue()
+		case corev1.ResourceMemory:
+			out.memory = amount.Value()
+		case corev1.ResourceEphemeralStorage:
+			out.ephemeral = amount.Value()
+		default:
+			set(&out.extended, name, amount.Value())
+		}
+	}
+	return out
 }
 
 // classShares keeps the CPU shares of the QoS classes: burstable pods together get what they request, those of best effort the least there

@@ -35,7 +35,7 @@ type node struct {
 	alloc    map[corev1.ResourceName]int64 // of extended resources
 	used     map[corev1.ResourceName]int64
 	owners   map[types.UID]int
-	ports    []hostPort
+	ports    []HostPort
 }
 
 type bound struct {

@@ -76,7 +76,7 @@ func selected(c *Cluster, r *Request, i int) []string {
 func portsFree(c *Cluster, r *Request, i int) []string {
 	for _, want := range r.ports {
 		for _, held := range c.nodes[i].ports {
-			if want.clashes(held) {
+			if want.Clashes(held) {
 				return []string{"node(s) didn't have free ports for the requested pod ports"}
 			}
 		}

@@ -50,11 +50,11 @@ type Request struct {
 	named       []string
 	affinity    *nodeaffinity.RequiredNodeAffinity
 	tolerations []corev1.Toleration
-	ports       []hostPort
+	ports       []HostPort
 }
 
-// hostPort is a port of the node that a container wants for itself.
-type hostPort struct {
+// HostPort is a port of the node that a container wants for itself.
+type HostPort struct {
 	ip       string
 	protocol corev1.Protocol
 	port     int32
@@ -102,7 +102,7 @@ func NewRequest(pod *pcorev1.Pod) *Request {
 		r.affinity = &required
 		r.named = namedNodes(a)
 	}
-	r.ports = hostPorts(&pod.Spec)
+	r.ports = HostPorts(&pod.Spec)
 	return r
 }
 
@@ -156,15 +156,15 @@ func namedNodes(a *corev1.Affinity) []string {
 	return slices.Compact(out)
 }
 
-// hostPorts are the ports of the node that the pod's containers, and the sidecars that run beside them, want.
-func hostPorts(spec *pcorev1.PodSpec) []hostPort {
-	var out []hostPort
+// HostPorts are the ports of the node that the pod's containers, and the sidecars that run beside them, want.
+func HostPorts(spec *pcorev1.PodSpec) []HostPort {
+	var out []HostPort
 	add := func(c *corev1.Container) {
 		for _, p := range c.Ports {
 			if p.HostPort <= 0 {
 				continue
 			}
-			port := hostPort{ip: p.HostIP, protocol: p.Protocol, port: p.HostPort}
+			port := HostPort{ip: p.HostIP, protocol: p.Protocol, port: p.HostPort}
 			if port.ip == "" {
 				port.ip = anyIP
 			}
@@ -187,7 +187,7 @@ func hostPorts(spec *pcorev1.PodSpec) []hostPort {
 
 const anyIP = "0.0.0.0"
 
-// clashes says whether two wishes can't both be had on one node.
-func (p hostPort) clashes(q hostPort) bool {
+// Clashes says whether two wishes can't both be had on one node.
+func (p HostPort) Clashes(q HostPort) bool {
 	return p.port == q.port && p.protocol == q.protocol && (p.ip == q.ip || p.ip == anyIP || q.ip == anyIP)
 }
