@@ -160,7 +160,7 @@ func (r *Reconciler) start(ctx context.Context, rec *record, pod *pcorev1.Pod, s
 		rec.failStart(step.container.Name, reason, message(err), r.options.Now(), configRetryFirst, configRetryMost)
 		return nil
 	}
-	id, err := r.createAndStart(ctx, rec, sandboxID, config, sandbox, step)
+	id, err := r.createAndStart(ctx, rec, sandboxID, config, sandbox, image, step)
 	if err != nil {
 		return nil // Remembered for the status.
 	}
@@ -176,7 +176,7 @@ func (r *Reconciler) start(ctx context.Context, rec *record, pod *pcorev1.Pod, s
 }
 
 func (r *Reconciler) createAndStart(ctx context.Context, rec *record, sandboxID string, config *runtimeapi.ContainerConfig,
-	sandbox *runtimeapi.PodSandboxConfig, step startStep,
+	sandbox *runtimeapi.PodSandboxConfig, image *runtimeapi.Image, step startStep,
 ) (string, error) {
 	if err := rec.takeSlot(ctx); err != nil {
 		return "", err
@@ -184,7 +184,7 @@ func (r *Reconciler) createAndStart(ctx context.Context, rec *record, sandboxID 
 	id, err := rec.node.Runtime.CreateContainer(ctx, sandboxID, config, sandbox)
 	if err != nil {
 		rec.imageVolumes = nil // An image may have gone; the next try looks again.
-		rec.failStart(step.container.Name, "CreateContainerError", message(err), r.options.Now(), backoffFirst, backoffMost)
+		rec.failStart(step.container.Name, "CreateContainerError", message(err)+userAdvice(config, image), r.options.Now(), backoffFirst, backoffMost)
 		return "", err
 	}
 	rec.made.containers = append(rec.made.containers, struct{ id, sandboxID string }{id, sandboxID})

@@ -142,6 +142,16 @@ func setUser(out *runtimeapi.LinuxContainerSecurityContext, user, group *int64, 
 	return fmt.Errorf("container has runAsNonRoot and image will run as root (container: %s): set runAsUser to another user than 0", c.Name)
 }
 
+// userAdvice is what to do about a container that can't be created when it was to run as a user whom only the image knows by name; empty
+// when it has a number. The runtime looks the name up, and says in its own words that it isn't there.
+func userAdvice(config *runtimeapi.ContainerConfig, image *runtimeapi.Image) string {
+	security := config.GetLinux().GetSecurityContext()
+	if security.GetRunAsUser() != nil || image.GetUsername() == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (it was to run as the image's user %q: where the image's /etc/passwd doesn't have that name, set runAsUser to a number)", image.GetUsername())
+}
+
 // seccomp: a profile that isn't set must be said to be none, for the zero value means the runtime's default.
 func seccomp(p *corev1.SeccompProfile) *runtimeapi.SecurityProfile {
 	switch {

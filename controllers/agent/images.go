@@ -18,9 +18,11 @@ import (
 // puller pulls images, each at most once at a time, and not too many at once.
 type puller struct {
 	images runtime.Images
-	slots  chan struct{}
-	group  singleflight.Group
-	wait   sync.WaitGroup
+	// refuses is Node.Refuses.
+	refuses func(ctx context.Context, image, username, password string) (bool, error)
+	slots   chan struct{}
+	group   singleflight.Group
+	wait    sync.WaitGroup
 
 	mu sync.Mutex
 	// begun says by pull since when it has a place.
@@ -68,7 +70,11 @@ func (p *puller) pull(ctx context.Context, image string, auths []*runtimeapi.Aut
 		ref, err, _ := p.group.Do(key, func() (any, error) {
 			p.take(key)
 			defer p.give(key)
-			return p.try(ctx, image, auths, sandbox)
+			ref, err := p.try(ctx, image, auths, sandbox)
+			if err != nil {
+				err = p.explain(ctx, image, auths, err)
+			}
+			return ref, err
 		})
 		text, _ := ref.(string)
 		done(text, err)
@@ -91,6 +97,27 @@ func (p *puller) try(ctx context.Context, image string, auths []*runtimeapi.Auth
 		}
 	}
 	return "", first
+}
+
+// refusedError is why a pull failed, with what to do about it.
+type refusedError struct{ text string }
+
+func (e *refusedError) Error() string { return e.text }
+
+// explain says so when an image's registry wants a login that it didn't get, which the runtime's own words often hide.
+func (p *puller) explain(ctx context.Context, image string, auths []*runtimeapi.AuthConfig, err error) error {
+	if p.refuses == nil || ctx.Err() != nil {
+		return err
+	}
+	login := &runtimeapi.AuthConfig{}
+	advice := "the registry wants a login: name a pull secret for it in the imagePullSecrets of the pod or of its service account"
+	if len(auths) > 0 {
+		login, advice = auths[0], "the registry refuses the login of the pull secret: put the right user name and password into it"
+	}
+	if refuses, asked := p.refuses(ctx, image, login.Username, login.Password); asked != nil || !refuses {
+		return err // What the runtime says is all that is known.
+	}
+	return &refusedError{text: message(err) + ": " + advice}
 }
 
 // pullPolicy is the container's, or upstream's default: Always for the tag latest and no tag, else IfNotPresent.

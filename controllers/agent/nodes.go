@@ -65,6 +65,8 @@ type Node struct {
 	ParallelPulls int
 	// PullProgress tells how far the pulls are that began since then; false: not known. Nil: never known.
 	PullProgress func(ctx context.Context, since time.Time) (PullProgress, bool)
+	// Refuses asks an image's registry whether it wants another login than this one; an error: it couldn't be asked. Nil: never asked.
+	Refuses func(ctx context.Context, image, username, password string) (bool, error)
 	// DeathLines is how many last lines of the log are kept with each death of a container; 0: ten, negative: none.
 	DeathLines int
 	// Eviction says when pods have to go for the node's sake; nil: never.
@@ -111,6 +113,7 @@ func newNodeState(n Node) *nodeState {
 	}
 	facts := nodeFacts{unsafeSysctls: n.UnsafeSysctls, withoutAppArmor: !n.Simulated && !appArmorEnabled()}
 	s := &nodeState{Node: n, facts: facts, puller: newPuller(n.Runtime, n.ParallelPulls)}
+	s.puller.refuses = n.Refuses
 	if n.Eviction != nil {
 		s.evictor = &evictor{Eviction: n.Eviction, node: s}
 	}

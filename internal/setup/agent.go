@@ -30,6 +30,7 @@ import (
 	"github.com/pinnace-dev/pinnace/controllers/network/routes"
 	"github.com/pinnace-dev/pinnace/internal/cgroup"
 	"github.com/pinnace-dev/pinnace/internal/dataplane"
+	"github.com/pinnace-dev/pinnace/internal/image"
 	"github.com/pinnace-dev/pinnace/internal/podnetwork"
 	"github.com/pinnace-dev/pinnace/internal/ruleset"
 	"github.com/pinnace-dev/pinnace/internal/runtime/cri"
@@ -221,6 +222,7 @@ func addRealNode(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, nodes
 		Parallel:       parallelStarts(),
 		DeathLines:     o.Keep.deathLines(),
 		PullProgress:   PullProgress(runtime),
+		Refuses:        image.Refuses,
 	}
 	layout := n
 	n.Eviction = resources.eviction(o, &layout, runtime, func(ctx context.Context) error {
