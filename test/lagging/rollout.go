@@ -86,9 +86,15 @@ type Rollbacks struct {
 // Try notes a change that ends a rollback: of the spec, but for its size and its pause, or of config that it rolls out on.
 func (r *Rollbacks) Try() { r.tries++ }
 
-// Check looks at a status as the API server has it. revisions are the names of the revisions that are there, verdict returns a condition.
-func (r *Rollbacks) Check(status *pappsv1.RolloutStatus, revisions []string, verdict func(kind string) condition.Condition) {
+// Check looks at the status of a workload with ControllerRevisions, as the API server has it; verdict returns a condition. Each pod must find the
+// config of its revision until it is deleted.
+func (r *Rollbacks) Check(status *pappsv1.RolloutStatus, verdict func(kind string) condition.Condition) {
 	r.T.Helper()
+	for _, pod := range r.Pods() {
+		if pod.DeletionTimestamp == nil {
+			_ = r.ConfigOf(&pod.Spec.PodSpec)
+		}
+	}
 	back := status.Rollback
 	if r.last != nil && (back == nil || *back != *r.last) && r.tries == r.before && !r.unseen {
 		r.T.Fatalf("the rollback ended though nobody tried again: %+v, then %+v", r.last, back)
@@ -98,8 +104,8 @@ func (r *Rollbacks) Check(status *pappsv1.RolloutStatus, revisions []string, ver
 	}
 	r.last = back
 	there := map[string]bool{"": true} // none was complete yet
-	for _, name := range revisions {
-		there[name] = true
+	for _, rev := range Items[*pappsv1.ControllerRevision](r.World, &pappsv1.ControllerRevisionList{}) {
+		there[rev.Name] = true
 	}
 	if !there[status.LastCompleteRevision] {
 		r.T.Fatalf("the revision that was complete last, %s, is gone", status.LastCompleteRevision)
@@ -110,7 +116,7 @@ func (r *Rollbacks) Check(status *pappsv1.RolloutStatus, revisions []string, ver
 		r.T.Fatalf("stalled is %+v with rollback %+v", stalled, back)
 	case back == nil:
 	case !there[back.Revision], back.Revision == back.FailedRevision:
-		r.T.Fatalf("rolled back from %s to %s; there are %v", back.FailedRevision, back.Revision, revisions)
+		r.T.Fatalf("rolled back from %s to %s; there are %v", back.FailedRevision, back.Revision, there)
 	case ready.Status == corev1.ConditionTrue, stalled.Reason != back.Reason, back.Reason == "",
 		!strings.Contains(stalled.Message, back.Revision), !strings.Contains(stalled.Message, back.FailedRevision+" made no progress for"):
 		r.T.Fatalf("rollback %+v is explained by %+v; ready is %s", back, stalled, ready.Status)

@@ -94,21 +94,14 @@ func (m *model) stepOfRollout(rollbacks *lagging.Rollbacks, onConfig bool) {
 	}
 }
 
-// checkOnTheWay: a rollback keeps to its rules, and each pod finds the config of its revision for as long as it is there.
+// checkOnTheWay: a rollback keeps to its rules.
 func (m *model) checkOnTheWay(rollbacks *lagging.Rollbacks) {
 	m.T.Helper()
 	set := m.set()
-	var revisions []string
-	for _, rev := range lagging.Items[*pappsv1.ControllerRevision](m.World, &pappsv1.ControllerRevisionList{}) {
-		revisions = append(revisions, rev.Name)
-	}
-	rollbacks.Check(&set.Status.RolloutStatus, revisions, func(kind string) condition.Condition {
+	rollbacks.Check(&set.Status.RolloutStatus, func(kind string) condition.Condition {
 		c, _ := condition.DaemonSet.Get(set.Status.Conditions, kind)
 		return c
 	})
-	for _, pod := range m.Pods() {
-		_ = m.ConfigOf(&pod.Spec.PodSpec)
-	}
 }
 
 // checkInTheEnd: each node has one pod, which is ready, and of what the spec and the config ask for unless a rollback says why not; then of the

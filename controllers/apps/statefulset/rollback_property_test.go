@@ -76,21 +76,14 @@ func TestRollbackHolds(t *testing.T) {
 	})
 }
 
-// checkOnTheWay: a rollback keeps to its rules, and each pod finds the config of its revision for as long as it is there.
+// checkOnTheWay: a rollback keeps to its rules.
 func (m *model) checkOnTheWay(rollbacks *lagging.Rollbacks) {
 	m.T.Helper()
 	set := m.set()
-	var revisions []string
-	for _, rev := range lagging.Items[*pappsv1.ControllerRevision](m.World, &pappsv1.ControllerRevisionList{}) {
-		revisions = append(revisions, rev.Name)
-	}
-	rollbacks.Check(&set.Status.RolloutStatus, revisions, func(kind string) condition.Condition {
+	rollbacks.Check(&set.Status.RolloutStatus, func(kind string) condition.Condition {
 		c, _ := condition.StatefulSet.Get(set.Status.Conditions, kind)
 		return c
 	})
-	for _, pod := range m.Pods() {
-		_ = m.ConfigOf(&pod.Spec.PodSpec)
-	}
 }
 
 // checkInTheEnd: all pods are ready, and of what the spec and the config ask for unless a rollback says why not; then of the revision that was
