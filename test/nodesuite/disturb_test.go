@@ -32,6 +32,7 @@ var disturbances = []struct {
 	{"a killed shim is a container that failed, and it is restarted", disturbShim},
 	{"a killed pause process is another sandbox", disturbPause},
 	{"agent and containerd are killed together", disturbBoth},
+	{"what a killed containerd has forgotten is ended, and nothing else", disturbForgotten},
 	{"a full disk keeps a pod waiting with a word, until there is room", disturbFullDisk},
 	{"a container's files on a full disk are told", disturbFullDiskLogs},
 }

@@ -49,6 +49,10 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(agentVariable); text != "" {
 		os.Exit(runAgent(text))
 	}
+	if os.Getenv(shimVariable) != "" {
+		_ = unix.Pause() // It is ended by a signal.
+		os.Exit(0)
+	}
 	flag.Parse()
 	// Cases wait most of the time: as many at a time as CPUs would be too few.
 	if err := flag.Set("test.parallel", fmt.Sprint(*width)); err != nil {
