@@ -121,7 +121,7 @@ type Tuning struct {
 }
 
 // DefaultTuning trades a little CPU for memory; docs/adr/0011 has the numbers.
-var DefaultTuning = Tuning{EtcdGOGC: "25", APIServerGOGC: "50", ControllerManagerGOGC: "25"}
+var DefaultTuning = Tuning{EtcdGOGC: "50", APIServerGOGC: "80", ControllerManagerGOGC: "25"}
 
 // complete fills in the defaults and checks what the user gave.
 func (o Options) complete() (Options, error) {

@@ -32,7 +32,7 @@ const (
 )
 
 // memoryEnv keeps our own processes small: at Go's default their heaps grow to twice what lives. docs/bench.md has figures.
-var memoryEnv = []string{"GOGC=40"}
+var memoryEnv = []string{"GOGC=80"}
 
 // startManager runs the manager as a child, so that it may die and come back alone.
 func (m *machine) startManager(ctx context.Context) error {

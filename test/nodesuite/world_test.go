@@ -167,7 +167,7 @@ func (w *world) startAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.agent = supervise.Process{
-		Name: "agent", Path: program, Env: []string{agentVariable + "=" + string(text), "GOGC=40"},
+		Name: "agent", Path: program, Env: []string{agentVariable + "=" + string(text), "GOGC=80"},
 		LogFile: filepath.Join(w.node.Dir, "agent.log"), OrphanSignal: syscall.SIGKILL,
 	}
 	if err := w.runAgent(t.Context()); err != nil {

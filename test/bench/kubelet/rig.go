@@ -142,7 +142,7 @@ func (r *rig) start(name, path string, args ...string) (supervise.Instance, erro
 		StopTimeout: 20 * time.Second, Prepare: func(c *exec.Cmd) { c.Dir = r.dir },
 	}
 	if path == r.pinnace {
-		p.Env = []string{"GOGC=40"}
+		p.Env = []string{"GOGC=80"}
 	}
 	return p.Start(r.ctx)
 }
