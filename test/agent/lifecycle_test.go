@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/version"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
@@ -226,6 +228,20 @@ func mountOptions(mountinfo, point string) string {
 	return ""
 }
 
+// before2 says that the runtime is a containerd before 2, and tells what is left out for it.
+func (w *world) before2(t *testing.T, leftOut string) bool {
+	t.Helper()
+	answer, err := w.runtime.Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := version.MustParseGeneric(answer.GetRuntimeVersion()).LessThan(version.MustParseGeneric("2.0"))
+	if old {
+		fmt.Fprintf(os.Stderr, "SKIPPED in %s: containerd %s has no %s\n", t.Name(), answer.GetRuntimeVersion(), leftOut)
+	}
+	return old
+}
+
 func storyMounts(t *testing.T, w *world) {
 	dir := sharedDir(t)
 	tmpfsBelow(t, dir, "inner")
@@ -234,8 +250,11 @@ func storyMounts(t *testing.T, w *world) {
 		{Name: "image", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: testImage, PullPolicy: corev1.PullIfNotPresent}}},
 		{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}}},
 	}
+	if w.before2(t, "image volumes") {
+		pod.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+	}
 	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{
-		{Name: "image", MountPath: "/image"},
+		{Name: "image", MountPath: "/image", ReadOnly: true},
 		{Name: "host", MountPath: "/all", ReadOnly: true, RecursiveReadOnly: new(corev1.RecursiveReadOnlyIfPossible)},
 		{Name: "host", MountPath: "/outer", ReadOnly: true},
 		{Name: "host", MountPath: "/follows", MountPropagation: new(corev1.MountPropagationHostToContainer)},
@@ -334,7 +353,11 @@ func storySignals(t *testing.T, w *world) {
 	got := w.until(t, pod, "stopped", func(p *pcorev1.Pod) bool {
 		return p.Status.ContainerStatuses[0].State.Terminated != nil && len(p.Finalizers) == 1
 	})
-	if end := got.Status.ContainerStatuses[0].State.Terminated; end.ExitCode != int32(unix.SIGUSR1) {
+	want := int32(unix.SIGUSR1)
+	if w.before2(t, "stop signal of a container") {
+		want = int32(unix.SIGTERM)
+	}
+	if end := got.Status.ContainerStatuses[0].State.Terminated; end.ExitCode != want {
 		t.Errorf("it was stopped by signal %d", end.ExitCode)
 	}
 	got.Finalizers = nil
