@@ -48,7 +48,7 @@ func TestUpRefusesInOneSentence(t *testing.T) {
 		wantAll(t, refused(t, newMachine(t).Command("--runtime", "docker")), "docker", "containerd", "simulated")
 	})
 	t.Run("networks that overlap", func(t *testing.T) {
-		wantAll(t, refused(t, newMachine(t).Command("--runtime", "simulated", "--pod-cidr", "10.244.0.0/16", "--service-cidr", "10.244.7.0/24")), "overlap", "--pod-cidr")
+		wantAll(t, refused(t, newMachine(t).Command("--runtime", "simulated", "--pod-cidr", "10.240.0.0/16", "--service-cidr", "10.240.7.0/24")), "overlap", "--pod-cidr")
 	})
 	t.Run("missing assets", func(t *testing.T) {
 		m := newMachine(t)
