@@ -24,11 +24,16 @@ import (
 // serveEphemeralContainers shows a pod, and adds ephemeral containers to it: as upstream, what is there can't be changed nor
 // taken away, and nothing but the list is looked at.
 func (s *Server) serveEphemeralContainers(w http.ResponseWriter, r *http.Request) {
+	s.servePod(w, r, s.addEphemeral)
+}
+
+// servePod shows a pod, after the change that a request asks for which isn't a GET.
+func (s *Server) servePod(w http.ResponseWriter, r *http.Request, change func(*http.Request, *pcorev1.Pod) (*pcorev1.Pod, error)) {
 	key := types.NamespacedName{Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}
 	pod := &pcorev1.Pod{}
 	err := s.Live.Get(r.Context(), key, pod)
 	if err == nil && r.Method != http.MethodGet {
-		pod, err = s.addEphemeral(r, pod)
+		pod, err = change(r, pod)
 	}
 	if err != nil {
 		access.WriteError(w, err)

@@ -11,12 +11,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
-	"github.com/pinnace-dev/pinnace/internal/access"
 	"github.com/pinnace-dev/pinnace/internal/podstate"
 )
 
@@ -25,20 +23,7 @@ const mirrorAnnotation = corev1.MirrorPodAnnotationKey
 
 // serveResize shows a pod, and changes what its containers ask for of CPU and memory. All else that is sent is passed over, as
 // upstream does. The agent of the pod's node does the rest.
-func (s *Server) serveResize(w http.ResponseWriter, r *http.Request) {
-	key := types.NamespacedName{Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}
-	pod := &pcorev1.Pod{}
-	err := s.Live.Get(r.Context(), key, pod)
-	if err == nil && r.Method != http.MethodGet {
-		pod, err = s.resize(r, pod)
-	}
-	if err != nil {
-		access.WriteError(w, err)
-		return
-	}
-	pod.SetGroupVersionKind(pcorev1.GroupVersion.WithKind("Pod"))
-	access.WriteJSON(w, http.StatusOK, pod)
-}
+func (s *Server) serveResize(w http.ResponseWriter, r *http.Request) { s.servePod(w, r, s.resize) }
 
 func (s *Server) resize(r *http.Request, pod *pcorev1.Pod) (*pcorev1.Pod, error) {
 	wanted, err := readPod(r, pod)

@@ -18,14 +18,12 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/pinnace-dev/pinnace/internal/image"
 )
 
 // TestPlugin runs kubectl pinnace as people do. What it prints and how it ends is what kubectl prints and how it ends.
 func TestPlugin(t *testing.T) {
 	w := newWorld(t)
-	w.loadTar(t)
+	w.loadProgram(t, "tar", "0:0")
 	w.plugin(t, "apply", "-f", w.Path("test/subresources/testdata/plugin.yaml"))
 	w.plugin(t, "rollout", "status", "deploy/web", "--timeout=90s")
 	w.plugin(t, "wait", "--for=condition=Ready", "pod/files", "--timeout=60s")
@@ -51,23 +49,6 @@ func TestPlugin(t *testing.T) {
 		{"drain", w.testDrain},
 	} {
 		t.Run(part.name, part.run)
-	}
-}
-
-func (w *world) loadTar(t *testing.T) {
-	t.Helper()
-	dir := t.TempDir()
-	program, archive := filepath.Join(dir, "tar"), filepath.Join(dir, "image.tar")
-	build := exec.Command("go", "build", "-o", program, w.Path("test/subresources/testprog"))
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the test program: %v\n%s", err, out)
-	}
-	if err := image.BuildSingleBinary(program, "pinnace.dev/tar:v1", []string{"/tar"}, nil, "0:0", archive); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Pinnace(t.Context(), "", "image", "load", "--data-dir", w.DataDir, archive); err != nil {
-		t.Fatal(err)
 	}
 }
 

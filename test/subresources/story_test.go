@@ -114,7 +114,7 @@ func newWorld(t *testing.T, args ...string) *world {
 		t.Fatal(err)
 	}
 	w := &world{Machine: m, admin: newCaller(t, config, ""), reader: newCaller(t, config, "reader")}
-	w.loadImage(t)
+	w.loadProgram(t, "testprog", "")
 	w.kubectl(t, "apply", "-f", w.Path("test/subresources/testdata/world.yaml"))
 	w.kubectl(t, "wait", "--for=condition=Ready", "ppo/box", "ppo/counter", "--timeout=90s")
 	w.kubectl(t, "wait", "--for=condition=Available", "apiservice/v1.subresources.pinnace.dev", "--timeout=60s")
@@ -142,16 +142,17 @@ func (w *world) kubectl(t *testing.T, args ...string) string {
 	return out
 }
 
-func (w *world) loadImage(t *testing.T) {
+// loadProgram loads an image pinnace.dev/NAME:v1 of the test's program under that name, run by that user.
+func (w *world) loadProgram(t *testing.T, name, user string) {
 	t.Helper()
 	dir := t.TempDir()
-	program, archive := filepath.Join(dir, "testprog"), filepath.Join(dir, "image.tar")
+	program, archive := filepath.Join(dir, name), filepath.Join(dir, "image.tar")
 	build := exec.Command("go", "build", "-o", program, w.Path("test/subresources/testprog"))
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the test program: %v\n%s", err, out)
 	}
-	if err := image.BuildSingleBinary(program, "pinnace.dev/testprog:v1", []string{"/testprog"}, nil, "", archive); err != nil {
+	if err := image.BuildSingleBinary(program, "pinnace.dev/"+name+":v1", []string{"/" + name}, nil, user, archive); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Pinnace(t.Context(), "", "image", "load", "--data-dir", w.DataDir, archive); err != nil {

@@ -232,7 +232,7 @@ func TestRemove(t *testing.T) {
 
 func TestRemoveBundleKeepsMounts(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
+		t.Skip("SKIPPED: mounting needs root")
 	}
 	bundle := filepath.Join(t.TempDir(), ".id")
 	rootfs := filepath.Join(bundle, "rootfs")
