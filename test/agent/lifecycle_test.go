@@ -295,7 +295,7 @@ func storyHostUsers(t *testing.T, w *world) {
 	pod.Spec.Containers[0].VolumeMounts = mount
 	got := w.until(t, w.create(t, pod), "ready, or told why not", func(p *pcorev1.Pod) bool {
 		c := podstate.FindCondition(p.Status.Conditions, corev1.PodReadyToStartContainers)
-		return ready(p) || c != nil && (strings.Contains(c.Message, "hostUsers") || strings.Contains(c.Message, "remount-propagation"))
+		return ready(p) || c != nil && strings.Contains(c.Message, "hostUsers")
 	})
 	if !ready(got) {
 		t.Log("this machine can't give pods a user namespace, and the pod says so:", podstate.FindCondition(got.Status.Conditions, corev1.PodReadyToStartContainers).Message)
