@@ -45,6 +45,6 @@ step 'Schema oracle' make --no-print-directory oracle-schema
 step 'Controller oracle' make --no-print-directory oracle-controllers
 step 'End to end on real containers' tests -count=1 -timeout 25m ./test/e2e
 trap - EXIT
-step 'Node suite on real containers, begun before the oracles' wait "$suite" || { cat bin/node-suite.log; exit 1; }
+step 'Node suite on real containers, begun before the oracles' wait "$suite" || { cat bin/node-suite.log; grep -E '^ *(---|node suite:|chaos:)' bin/node-suite.log || true; exit 1; }
 tail -n 3 bin/node-suite.log
 printf '\nAll tests passed in %d s.\n' $((SECONDS - started))

@@ -136,7 +136,7 @@ func (o *outcomes) judge(t *testing.T, id, known string, err error) {
 		o.add(&o.known, id+": "+known)
 		t.Logf("known: %s; it fails with: %v", known, err)
 	case err != nil:
-		o.add(&o.failed, id)
+		o.add(&o.failed, fmt.Sprintf("%s: %.1000s", id, err))
 		t.Error(err)
 	case known != "":
 		o.add(&o.failed, id)

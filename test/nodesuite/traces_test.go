@@ -55,14 +55,25 @@ func (w *world) traces() traces {
 	return out
 }
 
-// compare complains of what there is now and wasn't before.
-func (now traces) compare(before traces) error {
-	var failures []error
-	for what, list := range now {
+// without are those that aren't among the others.
+func (tr traces) without(others traces) traces {
+	out := traces{}
+	for what, list := range tr {
 		for _, entry := range list {
-			if !slices.Contains(before[what], entry) {
-				failures = append(failures, fmt.Errorf("left behind: %s %s", what, entry))
+			if !slices.Contains(others[what], entry) {
+				out[what] = append(out[what], entry)
 			}
+		}
+	}
+	return out
+}
+
+// compare complains of what there is now and wasn't before.
+func (tr traces) compare(before traces) error {
+	var failures []error
+	for what, list := range tr.without(before) {
+		for _, entry := range list {
+			failures = append(failures, fmt.Errorf("left behind: %s %s", what, entry))
 		}
 	}
 	return errors.Join(failures...)
