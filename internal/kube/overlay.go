@@ -132,10 +132,7 @@ func (o *Overlay[T]) lay(owner types.UID, list []T) []T {
 		e, ok := entries[obj.GetUID()]
 		switch {
 		case ok && e.deleted && obj.GetDeletionTimestamp() == nil:
-			dying := o.copyOf(obj)
-			at := metav1.NewTime(e.at)
-			dying.SetDeletionTimestamp(&at)
-			out = append(out, dying)
+			out = append(out, o.dying(obj, e.at))
 		case ok && !e.deleted && Older(obj, e.obj):
 			out = append(out, e.obj)
 		default:
@@ -143,10 +140,21 @@ func (o *Overlay[T]) lay(owner types.UID, list []T) []T {
 		}
 	}
 	for uid, e := range entries {
-		if !seen[uid] && e.created && !e.deleted {
+		switch {
+		case seen[uid] || !e.created:
+		case e.deleted:
+			out = append(out, o.dying(e.obj, e.at)) // it holds its name until the watch has told of its end
+		default:
 			out = append(out, e.obj)
 		}
 	}
+	return out
+}
+
+// dying returns an object as it is after the API server has accepted its deletion.
+func (o *Overlay[T]) dying(obj T, at time.Time) T {
+	out, since := o.copyOf(obj), metav1.NewTime(at)
+	out.SetDeletionTimestamp(&since)
 	return out
 }
 

@@ -46,7 +46,7 @@ func TestOverlay(t *testing.T) {
 		"created and deleted, unseen": {write: func(o *Overlay[*pcorev1.Pod]) {
 			o.Created("me", pod("a", "1"), start)
 			o.Deleted("me", pod("a", "1"), start)
-		}},
+		}, want: "a@1†"},
 		"created, deleted, then comes in": {write: func(o *Overlay[*pcorev1.Pod]) {
 			o.Created("me", pod("a", "1"), start)
 			o.Deleted("me", pod("a", "1"), start)

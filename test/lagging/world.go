@@ -46,6 +46,9 @@ type Options struct {
 	Before func(Write) error
 	// After is called after each write that succeeded. An error takes its place, as if the answer had been lost.
 	After func(Write) error
+	// Once are the kinds of which a controller that lives asks for no creation and no deletion twice: it remembers what it did until
+	// the cache shows it.
+	Once []client.Object
 	// Gone is called when the cache shows the end of an object, as the controller's watch handler is. owner is its controller's UID.
 	Gone func(owner types.UID, obj client.Object)
 }
@@ -87,6 +90,8 @@ type World struct {
 	// budget is how many writes the controller makes before it dies.
 	budget int
 	uids   int
+	// asked are the creations and deletions that this controller knows to have succeeded, by verb and UID.
+	asked map[string]bool
 	// looking says that the controller is at work; broken is what it broke meanwhile.
 	looking bool
 	broken  string
@@ -112,7 +117,7 @@ type change struct {
 func New(t *rapid.T, o Options) *World {
 	w := &World{
 		T: t, options: o, scheme: runtime.NewScheme(), budget: unlimited,
-		history: map[schema.GroupVersionKind][]change{}, cached: map[key]client.Object{}, seen: map[schema.GroupVersionKind]int{},
+		asked: map[string]bool{}, history: map[schema.GroupVersionKind][]change{}, cached: map[key]client.Object{}, seen: map[schema.GroupVersionKind]int{},
 	}
 	for _, add := range o.Schemes {
 		w.Must(add(w.scheme))
@@ -206,6 +211,9 @@ func (w *World) write(ctx context.Context, wr Write, do func() error) error {
 	}
 	last := w.make(k.kind)
 	_ = w.server.Get(ctx, k.NamespacedName, last) // of what isn't there yet, there is no last state
+	if wr.ByController && w.asked[wr.Verb+" "+string(last.GetUID())] && w.once(k.kind) {
+		w.Broken("the controller asks twice to %s %s %s", wr.Verb, k.kind.Kind, k.Name)
+	}
 	if err := do(); err != nil {
 		return err
 	}
@@ -220,9 +228,19 @@ func (w *World) write(ctx context.Context, wr Write, do func() error) error {
 	wr.Object = state
 	w.history[k.kind] = append(w.history[k.kind], change{key: k, obj: state, end: wr.Gone})
 	if w.options.After != nil {
-		return w.options.After(wr)
+		if err := w.options.After(wr); err != nil {
+			return err
+		}
+	}
+	if wr.ByController && (wr.Verb == Create || wr.Verb == Delete) {
+		w.asked[wr.Verb+" "+string(state.GetUID())] = true
 	}
 	return nil
+}
+
+// once says whether Options.Once names the kind.
+func (w *World) once(kind schema.GroupVersionKind) bool {
+	return slices.ContainsFunc(w.options.Once, func(obj client.Object) bool { return w.kindOf(obj) == kind })
 }
 
 func (w *World) kindOf(obj runtime.Object) schema.GroupVersionKind {
@@ -338,6 +356,7 @@ func (w *World) Crash(most int, look, restart func()) {
 	w.budget = rapid.IntRange(0, most).Draw(w.T, "writes before the crash")
 	look()
 	w.budget = unlimited
+	clear(w.asked)
 	restart()
 }
 

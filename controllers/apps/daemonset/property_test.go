@@ -46,6 +46,7 @@ func newModel(t *rapid.T, nodes int, strategy appsv1.RollingUpdateDaemonSet, cha
 	m.World = lagging.New(t, lagging.Options{
 		Schemes: []func(*runtime.Scheme) error{pcorev1.AddToScheme, pappsv1.AddToScheme},
 		Status:  []client.Object{&pappsv1.DaemonSet{}, &pcorev1.Pod{}},
+		Once:    []client.Object{&pcorev1.Pod{}},
 		Now:     func() time.Time { return epoch }, // all in one second, as it may be
 		Before: func(w lagging.Write) error {
 			if _, set := w.Object.(*pappsv1.DaemonSet); set && w.ByController && w.Verb != lagging.Status {

@@ -33,6 +33,7 @@ func newModel(t *rapid.T, want int32) *model {
 	m.World = lagging.New(t, lagging.Options{
 		Schemes: []func(*runtime.Scheme) error{pcorev1.AddToScheme, pappsv1.AddToScheme},
 		Status:  []client.Object{&pappsv1.ReplicaSet{}, &pcorev1.Pod{}},
+		Once:    []client.Object{&pcorev1.Pod{}},
 		Before: func(w lagging.Write) error {
 			if pod, ok := w.Object.(*pcorev1.Pod); ok && w.Verb == lagging.Create {
 				pod.Finalizers = []string{"test/agent"} // as if placed at once

@@ -49,6 +49,7 @@ func newModel(t *rapid.T, set *pappsv1.StatefulSet) *model {
 	m.World = lagging.New(t, lagging.Options{
 		Schemes: []func(*runtime.Scheme) error{pcorev1.AddToScheme, pappsv1.AddToScheme, pstoragev1.AddToScheme},
 		Status:  []client.Object{&pappsv1.StatefulSet{}, &pcorev1.Pod{}, &pcorev1.PersistentVolumeClaim{}},
+		Once:    []client.Object{&pcorev1.Pod{}},
 		Now:     func() time.Time { return m.clock },
 		Before:  m.before,
 		After:   m.after,

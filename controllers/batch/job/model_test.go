@@ -53,6 +53,7 @@ func newModel(t *rapid.T, job *pbatchv1.Job, nodes int) *model {
 	m.World = lagging.New(t, lagging.Options{
 		Schemes: []func(*runtime.Scheme) error{pcorev1.AddToScheme, pbatchv1.AddToScheme},
 		Status:  []client.Object{&pbatchv1.Job{}, &pcorev1.Pod{}},
+		Once:    []client.Object{&pcorev1.Pod{}},
 		Now:     func() time.Time { return m.clock },
 		Before: func(w lagging.Write) error {
 			if pod, ok := w.Object.(*pcorev1.Pod); ok && w.Verb == lagging.Create {
