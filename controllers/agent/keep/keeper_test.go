@@ -125,7 +125,12 @@ func TestImagesGoWhenTheDiskFills(t *testing.T) {
 	free := int64(500)
 	var told []string
 	k := New(Options{
-		Runtime: runtime, Now: func() time.Time { return clock },
+		Runtime: runtime,
+		// Time goes on while the keeper works.
+		Now: func() time.Time {
+			clock = clock.Add(time.Millisecond)
+			return clock
+		},
 		Pods: func(context.Context) (Pods, error) { return Pods{Images: []string{"later"}}, nil },
 		Disk: func(string) (int64, int64, error) { return 1000, free, nil },
 		Tell: func(reason, _ string) { told = append(told, reason) },

@@ -49,7 +49,11 @@ func (p ImagePolicy) excess(d disk) int64 {
 }
 
 // use is what is remembered of an image.
-type use struct{ firstSeen, lastUsed time.Time }
+type use struct {
+	firstSeen, lastUsed time.Time
+	// inUse is as of the last look. The time of a use can't tell it: the plan is made a little later than the look.
+	inUse bool
+}
 
 // uses brings up to date what is remembered of images: in use are those of containers, dead or alive, and those that a pod of this
 // node names.
@@ -60,7 +64,7 @@ func uses(before map[string]use, images []*runtimeapi.Image, inUse func(*runtime
 		if !known {
 			u.firstSeen = now
 		}
-		if inUse(image) {
+		if u.inUse = inUse(image); u.inUse {
 			u.lastUsed = now
 		}
 		next[image.Id] = u
@@ -81,7 +85,7 @@ func planImages(images []*runtimeapi.Image, known map[string]use, bytes int64, p
 			break
 		}
 		u := known[image.Id]
-		if !u.lastUsed.Before(now) || now.Sub(u.firstSeen) < policy.MinimumAge || isPinned(image) {
+		if u.inUse || now.Sub(u.firstSeen) < policy.MinimumAge || isPinned(image) {
 			continue
 		}
 		remove = append(remove, image)

@@ -53,8 +53,8 @@ func TestPlanImages(t *testing.T) {
 		anImage("lately", 10), anImage("long-ago", 10), anImage("never", 10),
 	}
 	known := map[string]use{
-		"used": {old, now}, "new": {now.Add(-time.Minute), time.Time{}}, "pinned": {old, time.Time{}}, "pause": {old, time.Time{}},
-		"lately": {old, now.Add(-time.Minute)}, "long-ago": {old, now.Add(-30 * time.Minute)}, "never": {old, time.Time{}},
+		"used": {old, now.Add(-time.Second), true}, "new": {firstSeen: now.Add(-time.Minute)}, "pinned": {firstSeen: old}, "pause": {firstSeen: old},
+		"lately": {old, now.Add(-time.Minute), false}, "long-ago": {old, now.Add(-30 * time.Minute), false}, "never": {firstSeen: old},
 	}
 	for _, c := range []struct {
 		bytes, short int64
@@ -92,10 +92,11 @@ func TestPlanImagesIsSafe(t *testing.T) {
 		}
 		known = uses(known, images, func(i *runtimeapi.Image) bool { return used[i.Id] }, now)
 		bytes := int64(rapid.IntRange(0, 500).Draw(t, "bytes"))
-		chosen, short := planImages(images, known, bytes, policy, now)
+		later := now.Add(time.Duration(rapid.IntRange(0, 10).Draw(t, "later")) * time.Millisecond)
+		chosen, short := planImages(images, known, bytes, policy, later)
 		var freed, last int64
 		for _, i := range chosen {
-			if used[i.Id] || i.Pinned || now.Sub(known[i.Id].firstSeen) < policy.MinimumAge {
+			if used[i.Id] || i.Pinned || later.Sub(known[i.Id].firstSeen) < policy.MinimumAge {
 				t.Fatalf("image %s mustn't go", i.Id)
 			}
 			freed, last = freed+int64(i.Size), int64(i.Size)
