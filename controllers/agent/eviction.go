@@ -128,7 +128,7 @@ func (r *Reconciler) evictForNode(ctx context.Context, e *evictor, pods []*pcore
 	log := logf.FromContext(ctx)
 	first := acute[0]
 	log.Info("The node lacks something, reclaiming it", "node", e.node.Name, "signal", first.Signal, "available", readings[first.Signal].Available)
-	if first.Disk() && e.Reclaim != nil {
+	if first.Images(host) && e.Reclaim != nil {
 		if err := e.Reclaim(ctx); err != nil {
 			log.Error(err, "Giving back disk that no pod needs failed", "node", e.node.Name)
 		}

@@ -174,6 +174,21 @@ func TestRank(t *testing.T) {
 	}
 }
 
+// TestImages: images go for the disk that they are on, and for nothing else.
+func TestImages(t *testing.T) {
+	one, two := Host{}, Host{ImageFS: true}
+	for signal, want := range map[Signal][2]bool{
+		MemoryAvailable: {false, false}, AllocatableMemory: {false, false}, PIDAvailable: {false, false},
+		NodeFSAvailable: {true, false}, NodeFSInodesFree: {true, false},
+		ImageFSAvailable: {true, true}, ImageFSInodesFree: {true, true},
+	} {
+		threshold := Threshold{Signal: signal}
+		if got := [2]bool{threshold.Images(one), threshold.Images(two)}; got != want {
+			t.Errorf("%s: with one disk and with two %v, want %v", signal, got, want)
+		}
+	}
+}
+
 func TestMessages(t *testing.T) {
 	pod := aPod("a", 0, 100<<20, 0)
 	usages := Usages{"a": {Memory: 200 << 20, Containers: []ContainerUsage{{Name: "main", Memory: 200 << 20}}}}

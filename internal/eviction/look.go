@@ -107,5 +107,13 @@ func Met(thresholds []Threshold, readings Readings, reclaim bool) []Threshold {
 // Hard says whether the threshold evicts at once.
 func (t Threshold) Hard() bool { return t.hard() }
 
-// Disk says whether the threshold is one of disk, which images and dead containers may give back.
-func (t Threshold) Disk() bool { return t.Signal.Condition() == corev1.NodeDiskPressure }
+// Images says whether removing unused images gives back what the threshold is about: disk, unless the images have another one.
+func (t Threshold) Images(host Host) bool {
+	switch t.Signal {
+	case ImageFSAvailable, ImageFSInodesFree:
+		return true
+	case NodeFSAvailable, NodeFSInodesFree:
+		return !host.ImageFS
+	}
+	return false
+}
