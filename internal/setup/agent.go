@@ -125,7 +125,7 @@ func RunAgent(ctx context.Context, o AgentOptions) error {
 		Tokens:     tokens(mgr.GetClient()),
 		Events:     mgr.GetEventRecorder("pinnace-agent"),
 	})
-	nodes := node.NewReconciler(mgr.GetClient(), mgr.GetAPIReader(), node.Options{})
+	nodes := node.NewReconciler(mgr.GetClient(), mgr.GetAPIReader(), node.Options{LookEvery: o.Resources.LookEvery})
 	if o.Simulate > 0 {
 		err = addSimulatedNodes(o, pods, nodes)
 	} else {

@@ -34,8 +34,9 @@ type AgentKeepOptions struct {
 	ImageMinimumAge time.Duration
 	// DeathLines is how many last lines of the log are kept with each death of a container; 0: none.
 	DeathLines int
-	// TidyEvery is how often is looked for what pods and the runtime have left; 0: each minute.
-	TidyEvery time.Duration
+	// TidyEvery is how often is looked for what pods and the runtime have left; 0: each minute. LogsEvery is how often logs are
+	// looked at; 0: each 10 s, upstream's.
+	TidyEvery, LogsEvery time.Duration
 }
 
 func newAgentKeepOptions() AgentKeepOptions {
@@ -96,6 +97,7 @@ func addKeeper(mgr ctrl.Manager, o AgentOptions, pods *agent.Reconciler, runtime
 		Machine:   &stray.Finder{Info: runtime.Info},
 		Addresses: addresses,
 		TidyEvery: o.Keep.TidyEvery,
+		LogsEvery: o.Keep.LogsEvery,
 		Images:    images,
 		Logs:      logs,
 		Tell: func(reason, note string) {

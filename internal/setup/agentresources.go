@@ -28,6 +28,8 @@ type AgentResourceOptions struct {
 	// Eviction says when pods have to go. A whole number of seconds bounds what they get to end for a soft threshold.
 	Eviction         eviction.Options
 	EvictionGraceMax int
+	// LookEvery is how often is looked at what the node lacks, and at what its status says of that; 0: each 10 s, upstream's.
+	LookEvery time.Duration
 	// ClusterDNS are the addresses that pods ask for names. Empty: those that the node asks.
 	ClusterDNS []string
 	// ClusterDomain is the domain of the cluster's names.
@@ -132,7 +134,7 @@ func (n *nodeResources) eviction(o AgentOptions, on *agent.Node, stats agent.Sta
 	most := node.Allocatable(n.capacity, n.kept)
 	return &agent.Eviction{
 		Thresholds: n.thresholds, Transition: o.Resources.Eviction.Transition,
-		GraceMost: time.Duration(o.Resources.EvictionGraceMax) * time.Second, Reclaim: reclaim,
+		GraceMost: time.Duration(o.Resources.EvictionGraceMax) * time.Second, Every: o.Resources.LookEvery, Reclaim: reclaim,
 		Meter: &agent.MachineMeter{Node: on, Runtime: stats, DataDir: o.DataDir, PodsMost: most.Memory().Value()},
 	}
 }

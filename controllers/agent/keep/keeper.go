@@ -54,8 +54,8 @@ type Options struct {
 	Machine Machine
 	// Addresses are those of the sandboxes; nil: somebody else's business. They need Machine.
 	Addresses Addresses
-	// TidyEvery is how often is looked for what is left; a minute when 0.
-	TidyEvery time.Duration
+	// TidyEvery is how often is looked for what is left; a minute when 0. LogsEvery is how often logs are looked at; 10 s when 0.
+	TidyEvery, LogsEvery time.Duration
 	// Images says when images go, Logs when logs are rotated.
 	Images ImagePolicy
 	Logs   LogPolicy
@@ -107,6 +107,9 @@ func New(o Options) *Keeper {
 	if o.TidyEvery <= 0 {
 		o.TidyEvery = tidyEvery
 	}
+	if o.LogsEvery <= 0 {
+		o.LogsEvery = logsEvery
+	}
 	return &Keeper{options: o, known: map[string]use{}}
 }
 
@@ -118,7 +121,7 @@ func (k *Keeper) Start(ctx context.Context) error {
 			log.Info("Keeping the node in order failed, trying again", "at", what, "reason", err.Error())
 		}
 	}
-	logs, images, tidy := time.NewTicker(logsEvery), time.NewTicker(imagesEvery), time.NewTicker(k.options.TidyEvery)
+	logs, images, tidy := time.NewTicker(k.options.LogsEvery), time.NewTicker(imagesEvery), time.NewTicker(k.options.TidyEvery)
 	defer logs.Stop()
 	defer images.Stop()
 	defer tidy.Stop()
