@@ -35,6 +35,13 @@ var disturbances = []struct {
 	{"what a killed containerd has forgotten is ended, and nothing else", disturbForgotten},
 	{"a full disk keeps a pod waiting with a word, until there is room", disturbFullDisk},
 	{"a container's files on a full disk are told", disturbFullDiskLogs},
+	{"a static pod follows its file, and neither its mirror's end nor the agent's touches it", disturbStatic},
+	{"files of static pods that change while the agent is down are followed by the next", disturbStaticMeanwhile},
+	{"a node that shuts down ends its pods, critical ones last, and is as before at the next start", disturbShutdown},
+	{"a log is rotated while it is written and read, and old ones go", disturbLogs},
+	{"pods go for their node's disk in upstream's order, until it has room", disturbDisk},
+	{"pods go for what they use of the memory together, and no more than is needed", disturbMemory},
+	{"images go when the disk is full, but for those that are used or pinned", disturbImages},
 }
 
 // start makes a pod of one case and waits until it is Ready; the returned function ends it.

@@ -351,6 +351,17 @@ func (r *caseRun) until(ctx context.Context, text string, within time.Duration) 
 	})
 }
 
+// holds looks once.
+func (r *caseRun) holds(ctx context.Context, text string) error {
+	if err := r.look(ctx); err != nil {
+		return err
+	}
+	if ok, err := r.is.eval(text, r.last); err != nil || !ok {
+		return fmt.Errorf("this doesn't hold: %s%s", text, r.explain(err))
+	}
+	return nil
+}
+
 // explain is why something doesn't hold, and what the pod is instead.
 func (r *caseRun) explain(err error) string {
 	why := ""

@@ -21,10 +21,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	agentnode "github.com/pinnace-dev/pinnace/controllers/agent/node"
 	"github.com/pinnace-dev/pinnace/internal/setup"
 	"github.com/pinnace-dev/pinnace/internal/supervise"
 	"github.com/pinnace-dev/pinnace/test/env"
@@ -87,6 +90,8 @@ type world struct {
 	// registry is one that asks for a password.
 	registry *registry
 
+	// options are those of the agent, unless a disturbance has it run with others.
+	options setup.AgentOptions
 	agent   supervise.Process
 	mu      sync.Mutex
 	running supervise.Instance
@@ -128,6 +133,11 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	w.makeDir(t)
+	// Installing Pinnace makes it.
+	leases := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: agentnode.LeaseNamespace}}
+	if err := client.IgnoreAlreadyExists(e.Client.Create(t.Context(), leases)); err != nil {
+		t.Fatal(err)
+	}
 	w.registry = serveRegistry(t)
 	w.loadImages(t)
 	w.startAgent(t)
@@ -158,17 +168,9 @@ func (w *world) startAgent(t *testing.T) {
 	// The node has written the configuration of its network already.
 	o.CNIConfDir = w.node.Config.CNIConfDir
 	adapt(&o)
-	text, err := json.Marshal(o)
-	if err != nil {
+	w.options = o
+	if err := w.setAgent(o); err != nil {
 		t.Fatal(err)
-	}
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.agent = supervise.Process{
-		Name: "agent", Path: program, Env: []string{agentVariable + "=" + string(text), "GOGC=80"},
-		LogFile: filepath.Join(w.node.Dir, "agent.log"), OrphanSignal: syscall.SIGKILL,
 	}
 	if err := w.runAgent(t.Context()); err != nil {
 		t.Fatal(err)
@@ -178,7 +180,7 @@ func (w *world) startAgent(t *testing.T) {
 			t.Errorf("stopping the agent: %v", err)
 		}
 	})
-	err = poll(t.Context(), time.Minute, func(ctx context.Context) error {
+	err := poll(t.Context(), time.Minute, func(ctx context.Context) error {
 		var n pcorev1.Node
 		if err := w.client.Get(ctx, types.NamespacedName{Name: nodeName}, &n); err != nil {
 			return err

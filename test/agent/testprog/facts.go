@@ -22,6 +22,7 @@ var facts map[string]func(args []string)
 func init() {
 	facts = map[string]func([]string){
 		"ignore": ignore, "signals": signals, "onterm": onTerm, "pause": pause, "await": await, "once": once,
+		"count": count,
 		"print": func(args []string) { fmt.Println(strings.Join(args, " ")) },
 		"args":  func(args []string) { fmt.Println(strings.Join(args, "|")) },
 		"error": func(args []string) { fmt.Fprintln(os.Stderr, strings.Join(args, " ")) },

@@ -70,3 +70,13 @@ func once(args []string) {
 	check(os.WriteFile(args[0], nil, 0o644))
 	os.Exit(1)
 }
+
+// count prints numbered lines of 200 bytes, one after the other with that much time between them, until it is killed.
+func count(args []string) {
+	d, err := time.ParseDuration(args[0])
+	check(err)
+	for i := 1; ; i++ {
+		fmt.Printf("%06d %0192d\n", i, 0)
+		time.Sleep(d)
+	}
+}
