@@ -137,6 +137,58 @@ func TestFollow(t *testing.T) {
 	_ = file.Close()
 }
 
+// TestRotationLosesNothing writes to the old file when the new one is there already, as a runtime may that is about to change.
+func TestRotationLosesNothing(t *testing.T) {
+	path := write(t, "")
+	var out bytes.Buffer
+	r := &reader{Options: Options{Stdout: &out}, path: path, left: -1}
+	if err := r.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	open := func() *os.File {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	look := func(want string) {
+		t.Helper()
+		out.Reset()
+		if err := r.look(t.Context(), false); err != nil || out.String() != want {
+			t.Fatalf("got %q, %v, want %q", out.String(), err, want)
+		}
+	}
+	say := func(to *os.File, text string) {
+		t.Helper()
+		if _, err := to.WriteString("2026-01-02T03:04:05Z stdout F " + text + "\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := open()
+	say(old, "one")
+	look("one\n")
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	made := open()
+	say(old, "two")
+	look("two\n") // From now on it reads the new file.
+	say(old, "three")
+	look("three\n")
+	say(old, "four")
+	say(made, "five")
+	look("four\nfive\n")
+	say(made, "six")
+	look("six\n")
+	if r.before != nil {
+		t.Error("the old file is still open")
+	}
+}
+
 func TestFollowEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -46,11 +46,11 @@ func Read(ctx context.Context, path string, o Options) error {
 	if err := r.open(); err != nil {
 		return err
 	}
-	defer func() { _ = r.file.Close() }()
+	defer r.close()
 	if o.Tail >= 0 {
-		from, err := tailOffset(r.file, o.Tail)
+		from, err := tailOffset(r.now.file, o.Tail)
 		if err == nil {
-			_, err = r.file.Seek(from, io.SeekStart)
+			_, err = r.now.file.Seek(from, io.SeekStart)
 		}
 		if err != nil {
 			return fmt.Errorf("finding the end of the log %s: %w", path, err)
@@ -74,13 +74,21 @@ var errEnough = errors.New("enough was read")
 type reader struct {
 	Options
 	path string
+	now  *source
+	// before is the file from before a rotation, as long as the runtime may still write to it: it makes the new one first and leaves the
+	// old one then, which is seen by what stands in the new one. Nil: there is none.
+	before *source
+	left   int64
+	// inLine says of stdout and stderr that the last text was a part.
+	inLine [2]bool
+}
+
+// source is one of the files of a log.
+type source struct {
 	file *os.File
 	in   *bufio.Reader
 	// rest is a line whose end isn't written yet.
 	rest []byte
-	left int64
-	// inLine says of stdout and stderr that the last text was a part.
-	inLine [2]bool
 }
 
 func (r *reader) open() error {
@@ -88,32 +96,63 @@ func (r *reader) open() error {
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
-	if r.file != nil {
-		_ = r.file.Close()
-	}
-	r.file, r.in, r.rest = file, bufio.NewReaderSize(file, 32<<10), nil
+	r.now = &source{file: file, in: bufio.NewReaderSize(file, 32<<10)}
 	return nil
 }
 
-// drain copies up to the end of the file. last also takes a line that has no end.
+func (r *reader) close() {
+	for _, s := range []*source{r.now, r.before} {
+		if s != nil {
+			_ = s.file.Close() // It was only read.
+		}
+	}
+}
+
+// drain copies up to the end of the log. last also takes a line that has no end.
 func (r *reader) drain(ctx context.Context, last bool) error {
+	if r.before != nil {
+		if err := r.copy(ctx, r.before, false); err != nil {
+			return err
+		}
+	}
+	return r.copy(ctx, r.now, last)
+}
+
+// leave takes what the file from before the rotation has still got, and closes it.
+func (r *reader) leave(ctx context.Context) error {
+	old := r.before
+	if old == nil {
+		return nil
+	}
+	r.before = nil
+	err := r.copy(ctx, old, true)
+	_ = old.file.Close() // It was only read.
+	return err
+}
+
+func (r *reader) copy(ctx context.Context, from *source, last bool) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		part, err := r.in.ReadBytes('\n')
+		part, err := from.in.ReadBytes('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("reading the log %s: %w", r.path, err)
 		}
-		ended := err != nil
-		if r.rest = append(r.rest, part...); ended && !last {
-			return nil
-		}
-		if len(r.rest) > 0 {
-			if err := r.write(r.rest); err != nil {
+		if len(part) > 0 && from == r.now {
+			if err := r.leave(ctx); err != nil {
 				return err
 			}
-			r.rest = r.rest[:0]
+		}
+		ended := err != nil
+		if from.rest = append(from.rest, part...); ended && !last {
+			return nil
+		}
+		if len(from.rest) > 0 {
+			if err := r.write(from.rest); err != nil {
+				return err
+			}
+			from.rest = from.rest[:0]
 		}
 		if ended {
 			return nil
@@ -175,25 +214,11 @@ func (r *reader) follow(ctx context.Context) error {
 	defer ticker.Stop()
 	ending := false
 	for {
-		if err := r.drain(ctx, ending); err != nil {
+		if err := r.look(ctx, ending); err != nil {
 			return err
 		}
-		rotated, err := r.rotated()
-		if err != nil {
-			return err
-		}
-		switch {
-		case rotated:
-			// What was written between the last look and the rotation is in the old file still.
-			if err := r.drain(ctx, true); err != nil {
-				return err
-			}
-			if err := r.open(); err != nil {
-				return err
-			}
-			continue
-		case ending:
-			return nil
+		if ending {
+			return r.leave(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -213,9 +238,30 @@ func (r *reader) follow(ctx context.Context) error {
 	}
 }
 
+// look copies what there is, of the new file too when the log was rotated meanwhile. last also takes a line that has no end.
+func (r *reader) look(ctx context.Context, last bool) error {
+	for {
+		if err := r.drain(ctx, last); err != nil {
+			return err
+		}
+		rotated, err := r.rotated()
+		if err != nil || !rotated {
+			return err
+		}
+		// What is written between this look and the runtime's change to the new file is in the old one.
+		if err := r.leave(ctx); err != nil {
+			return err
+		}
+		r.before = r.now
+		if err := r.open(); err != nil {
+			return err
+		}
+	}
+}
+
 // rotated tells whether another file has the path now.
 func (r *reader) rotated() (bool, error) {
-	mine, err := r.file.Stat()
+	mine, err := r.now.file.Stat()
 	if err != nil {
 		return false, fmt.Errorf("looking at the log: %w", err)
 	}
