@@ -74,7 +74,9 @@ func (s *staticPod) runs(ctx context.Context, which string) error {
 
 // container is the ID of the container, uid that of the pod on the node: the mirror has another.
 func (s *staticPod) container() string { return s.last.Status.ContainerStatuses[0].ContainerID }
-func (s *staticPod) uid() types.UID    { return types.UID(s.last.Annotations["kubernetes.io/config.hash"]) }
+func (s *staticPod) uid() types.UID {
+	return types.UID(s.last.Annotations["kubernetes.io/config.hash"])
+}
 
 // nothingLeftOf waits until the node has nothing of a pod any more: nobody tells of it.
 func (w *world) nothingLeftOf(ctx context.Context, uid types.UID) error {
