@@ -26,7 +26,7 @@ func init() {
 		"print": func(args []string) { fmt.Println(strings.Join(args, " ")) },
 		"args":  func(args []string) { fmt.Println(strings.Join(args, "|")) },
 		"error": func(args []string) { fmt.Fprintln(os.Stderr, strings.Join(args, " ")) },
-		"env":   env, "id": id, "pwd": pwd, "hostname": hostname,
+		"env":   env, "needs": needs, "id": id, "pwd": pwd, "hostname": hostname,
 		"status": func(args []string) { field("/proc/self/status", args[0]) },
 		"list":   list, "stat": stat, "link": link, "exists": exists, "size": size,
 		"try": try, "processes": processes, "cgroup": cgroup, "mount": mountOf, "lookup": lookup, "dial": dial,
@@ -56,6 +56,13 @@ func env(args []string) {
 	all := os.Environ()
 	slices.Sort(all)
 	fmt.Println(strings.Join(all, "\n"))
+}
+
+// needs ends with 1 unless there is a variable of that name.
+func needs(args []string) {
+	if _, ok := os.LookupEnv(args[0]); !ok {
+		os.Exit(1)
+	}
 }
 
 func id([]string) {

@@ -25,6 +25,7 @@ func ignore([]string) {
 func signals([]string) {
 	got := make(chan os.Signal, 8)
 	signal.Notify(got, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP)
+	fmt.Println("listening")
 	s := <-got
 	fmt.Println("got", s)
 	number, ok := s.(syscall.Signal)
@@ -38,6 +39,7 @@ func signals([]string) {
 func onTerm(args []string) {
 	got := make(chan os.Signal, 1)
 	signal.Notify(got, syscall.SIGTERM)
+	fmt.Println("listening")
 	<-got
 	if len(args) > 0 {
 		run(args)
