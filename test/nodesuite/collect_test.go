@@ -68,9 +68,10 @@ func (w *world) images(ctx context.Context, want map[string]bool) error {
 	var failures []error
 	for name, there := range want {
 		image, err := w.node.CRI.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: name})
-		if err != nil || (image != nil) != there {
-			failures = append(failures, fmt.Errorf("the image %s is there: %v, wanted: %v (%v)", name, image != nil, there, err))
+		if err == nil && (image != nil) != there {
+			err = fmt.Errorf("the image %s is there: %v, wanted: %v", name, image != nil, there)
 		}
+		failures = append(failures, err)
 	}
 	return errors.Join(failures...)
 }

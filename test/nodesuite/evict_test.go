@@ -119,10 +119,14 @@ func goInOrder(ctx context.Context, runs []*caseRun) error {
 // givenBack waits until the node has nothing on disk of a pod that is still there.
 func (w *world) givenBack(ctx context.Context, r *caseRun) error {
 	return poll(ctx, patience, func(context.Context) error {
-		if _, err := os.Stat(w.podDir(r.pod)); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("the evicted pod has its folder still (%v)", err)
+		_, err := os.Stat(w.podDir(r.pod))
+		switch {
+		case err == nil:
+			return errors.New("the evicted pod has its folder still")
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
 		}
-		return nil
+		return err
 	})
 }
 

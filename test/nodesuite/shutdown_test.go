@@ -65,12 +65,21 @@ func disturbShutdown(t *testing.T, w *world) error {
 				return err
 			}
 		}
-		if log, err := read(filepath.Join(out, "log")); err != nil || log != "plain-hook\nplain-ended\ncritical-hook\ncritical-ended" {
-			return fmt.Errorf("the pods ended in this order: %q (%v)", log, err)
+		if err := endedInOrder(filepath.Join(out, "log")); err != nil {
+			return err
 		}
 		return w.normalAgain(ctx, t, pods, static)
 	})
 	return errors.Join(err, g.end(), os.RemoveAll(out))
+}
+
+// endedInOrder reads what the pods have noted.
+func endedInOrder(file string) error {
+	log, err := read(file)
+	if err == nil && log != "plain-hook\nplain-ended\ncritical-hook\ncritical-ended" {
+		err = fmt.Errorf("the pods ended in this order: %q", log)
+	}
+	return err
 }
 
 // refusesMeanwhile makes a pod on a node that goes down; the critical one still runs.
