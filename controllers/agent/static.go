@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	"github.com/pinnace-dev/pinnace/internal/podstate"
 	"github.com/pinnace-dev/pinnace/internal/revision"
 )
 
@@ -116,6 +117,15 @@ func makeMirror(static *pcorev1.Pod, node *pcorev1.Node) *pcorev1.Pod {
 		APIVersion: pcorev1.GroupVersion.String(), Kind: "Node", Name: node.Name, UID: node.UID, Controller: &controller,
 	}}
 	return mirror
+}
+
+// mirrored is what an earlier agent has told of a static pod, or nil. That it had ended isn't taken over: the file says that it runs, and
+// after the end of its node it does again. What it ended by itself with is in the runtime.
+func mirrored(mirror, static *pcorev1.Pod) *pcorev1.PodStatus {
+	if mirror == nil || !mirrors(mirror, static) || podstate.IsTerminal(mirror.Status.Phase) {
+		return nil
+	}
+	return &mirror.Status
 }
 
 // mirrors tells whether a pod on the API server is the mirror of this very static pod.

@@ -291,8 +291,8 @@ func (r *Reconciler) runStaticPod(ctx context.Context, rec *record, static, mirr
 	node.mu.Lock()
 	old := node.static.status[static.UID]
 	node.mu.Unlock()
-	if old == nil && mirror != nil && mirrors(mirror, static) {
-		old = &mirror.Status
+	if old == nil {
+		old = mirrored(mirror, static)
 	}
 	if old != nil {
 		pod.Status = *old.DeepCopy()

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	backoffs "k8s.io/apimachinery/pkg/util/wait"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -73,6 +74,26 @@ func TestMirrorsBelongToTheirNode(t *testing.T) {
 	changed, _ := parseStaticPod([]byte(aManifest+"# changed\n"), "web.yaml", "node-1")
 	if mirrors(mirror, changed) {
 		t.Error("the mirror of an earlier content counts for a later one")
+	}
+}
+
+// TestStaticPodRunsAfterItsNodesEnd: a mirror that tells of the node's end is no reason for the next agent not to run the pod.
+func TestStaticPodRunsAfterItsNodesEnd(t *testing.T) {
+	static, err := parseStaticPod([]byte(aManifest), "web.yaml", "node-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mirror := makeMirror(static, &pcorev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}})
+	other := mirror.DeepCopy()
+	other.Annotations[MirrorAnnotation] = "another"
+	for phase, taken := range map[corev1.PodPhase]bool{corev1.PodPending: true, corev1.PodRunning: true, corev1.PodFailed: false, corev1.PodSucceeded: false} {
+		mirror.Status.Phase, other.Status.Phase = phase, phase
+		if got := mirrored(mirror, static) != nil; got != taken {
+			t.Errorf("the status of a mirror in phase %s is taken over: %v, want %v", phase, got, taken)
+		}
+		if mirrored(other, static) != nil || mirrored(nil, static) != nil {
+			t.Error("a status is taken over that isn't this pod's")
+		}
 	}
 }
 
