@@ -21,7 +21,7 @@ func (s *side) pod(name string) *unstructured.Unstructured {
 		"metadata": map[string]any{"namespace": namespace, "name": name, "labels": map[string]any{"app": "bench"}},
 		"spec": map[string]any{
 			"nodeName": s.node, "terminationGracePeriodSeconds": int64(1), "automountServiceAccountToken": false, "enableServiceLinks": false,
-			"containers": []any{map[string]any{"name": "main", "image": image}},
+			"containers": []any{map[string]any{"name": "main", "image": image, "imagePullPolicy": "IfNotPresent"}},
 		},
 	}}
 	if s.node == agentNode {
@@ -77,6 +77,10 @@ func (r *rig) make(s *side, names []string) ([]time.Duration, error) {
 // create makes pods with a few writers, as a controller does.
 func (r *rig) create(ctx context.Context, s *side, names []string) error {
 	const writers = 8
+	maker := client.Client(r.client)
+	if s.node == agentNode {
+		maker = r.controller
+	}
 	queue := make(chan string, len(names))
 	for _, name := range names {
 		queue <- name
@@ -87,7 +91,7 @@ func (r *rig) create(ctx context.Context, s *side, names []string) error {
 	for i := range writers {
 		wg.Go(func() {
 			for name := range queue {
-				if err := r.client.Create(ctx, s.pod(name)); err != nil {
+				if err := maker.Create(ctx, s.pod(name)); err != nil {
 					errs[i] = fmt.Errorf("making pod %s: %w", name, err)
 					return
 				}

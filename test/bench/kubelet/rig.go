@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pinnace-dev/pinnace/internal/cgroup"
@@ -47,19 +48,21 @@ const (
 // rig is one API server with Pinnace's manager, and one containerd. Agent and kubelet come and go.
 type rig struct {
 	settings
-	ctx      context.Context
-	dir      string
-	assets   string
-	pinnace  string
-	plane    *controlplane.ControlPlane
-	admin    *rest.Config
-	client   client.WithWatch
-	runtime  *node.Node
-	recorder *floor.Recorder
-	marks    marks
-	account  *account
-	manager  supervise.Instance
-	undo     []func() error
+	ctx     context.Context
+	dir     string
+	assets  string
+	pinnace string
+	plane   *controlplane.ControlPlane
+	admin   *rest.Config
+	client  client.WithWatch
+	// controller makes Pinnace's pods as the manager does: what comes from a checked template isn't checked and tracked once more.
+	controller client.Client
+	runtime    *node.Node
+	recorder   *floor.Recorder
+	marks      marks
+	account    *account
+	manager    supervise.Instance
+	undo       []func() error
 	// parallel is how many pods at a time CRI alone makes fastest.
 	parallel int
 }
@@ -121,6 +124,14 @@ func (r *rig) startControlPlane() error {
 	kubeconfig, err := r.plane.Kubeconfig("manager", "system:pinnace:manager")
 	if err != nil {
 		return err
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return fmt.Errorf("reading the manager's credentials: %w", err)
+	}
+	config.QPS = -1
+	if r.controller, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
+		return fmt.Errorf("making the manager's client: %w", err)
 	}
 	r.manager, err = r.start("manager", r.pinnace, "manager", "--leader-elect=false", "--kubeconfig="+kubeconfig, "--cluster-cidr="+podCIDR)
 	if err != nil {
