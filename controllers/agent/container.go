@@ -41,7 +41,7 @@ func makeContainerConfig(pod *pcorev1.Pod, step startStep, in containerInputs) (
 		Args:        podenv.ExpandAll(c.Args, in.env),
 		WorkingDir:  c.WorkingDir,
 		Labels:      containerLabels(pod, c.Name),
-		Annotations: containerAnnotations(pod, c, step.kind, step.restartCount),
+		Annotations: containerAnnotations(pod, step),
 		Mounts:      in.mounts,
 		Stdin:       c.Stdin,
 		StdinOnce:   c.StdinOnce,

@@ -31,6 +31,8 @@ const (
 	annotationGrace         = "io.kubernetes.pod.terminationGracePeriod"
 	// annotationKind says what a container is: init, sidecar, main or ephemeral.
 	annotationKind = "pinnace.dev/container-kind"
+	// annotationEpoch counts how often all containers of the pod had been restarted together when the container was made; absent: never.
+	annotationEpoch = "pinnace.dev/epoch"
 )
 
 const (
@@ -63,14 +65,18 @@ func containerLabels(pod *pcorev1.Pod, name string) map[string]string {
 	}
 }
 
-func containerAnnotations(pod *pcorev1.Pod, c *corev1.Container, kind string, restartCount int32) map[string]string {
+func containerAnnotations(pod *pcorev1.Pod, step startStep) map[string]string {
+	c := step.container
 	notes := map[string]string{
 		annotationHash:          containerHash(c),
-		annotationRestartCount:  strconv.Itoa(int(restartCount)),
+		annotationRestartCount:  strconv.Itoa(int(step.restartCount)),
 		annotationMessagePath:   messagePath(c),
 		annotationMessagePolicy: string(c.TerminationMessagePolicy),
-		annotationKind:          kind,
+		annotationKind:          step.kind,
 		annotationGrace:         strconv.FormatInt(graceSeconds(pod), 10),
+	}
+	if step.epoch > 0 {
+		notes[annotationEpoch] = strconv.Itoa(int(step.epoch))
 	}
 	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
 		// What is needed to stop the container must be known when the pod's object is gone.

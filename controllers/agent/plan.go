@@ -19,6 +19,11 @@ type situation struct {
 	seen *observed
 	mem  *memory
 	now  time.Time
+
+	// epoch counts the restarts of all containers, asked are those whose end asks for the one that has just begun and has started nothing
+	// yet; inEpoch sets them.
+	epoch int32
+	asked []*container
 }
 
 // memory is what the agent knows of a pod and the runtime doesn't. The zero value knows nothing. It is lost when the agent
@@ -140,6 +145,8 @@ type startStep struct {
 	crash *backoff
 	// target is the container whose processes an ephemeral one sees; empty: its own.
 	target string
+	// epoch of the pod.
+	epoch int32
 }
 
 type stopStep struct {
@@ -152,6 +159,7 @@ type stopStep struct {
 
 // makePlan decides what to do with a pod. It is pure; the idea is the kubelet's computePodActions.
 func makePlan(s situation) plan {
+	s = s.inEpoch()
 	p := &plan{waiting: map[string]startFailure{}, fail: s.mem.fail}
 	if p.fail == nil {
 		p.fail = pastDeadline(s, p)
@@ -177,8 +185,11 @@ func makePlan(s situation) plan {
 		return *p
 	}
 	planGarbage(s, p, sandboxID)
-	planResize(s, p, sandboxID)
 	planEphemeral(s, p)
+	if !planEpoch(s, p) {
+		return *p
+	}
+	planResize(s, p, sandboxID)
 	initialized, failed := planInit(s, p, sandboxID)
 	if failed {
 		planEnd(s, p)
@@ -238,10 +249,13 @@ func planSandbox(s situation, p *plan, attempt uint32) {
 
 // anythingToRestart says, for a pod that lost its sandbox, whether a container is to run in a new one.
 func anythingToRestart(s situation) bool {
+	if len(s.asked) > 0 {
+		return true
+	}
 	spec := &s.pod.Spec.PodSpec
 	mainSeen := false
 	for i := range spec.Containers {
-		c := s.seen.latest(spec.Containers[i].Name)
+		c := s.latest(spec.Containers[i].Name)
 		if c == nil {
 			continue
 		}
@@ -252,7 +266,7 @@ func anythingToRestart(s situation) bool {
 	}
 	if mainSeen {
 		for i := range spec.Containers {
-			if s.seen.latest(spec.Containers[i].Name) == nil {
+			if s.latest(spec.Containers[i].Name) == nil {
 				return spec.RestartPolicy != corev1.RestartPolicyNever
 			}
 		}
@@ -287,13 +301,13 @@ func planMain(s situation, p *plan, sandboxID string) bool {
 	alive := false
 	for i := range spec.Containers {
 		c := &spec.Containers[i]
-		latest := s.seen.latestIn(sandboxID, c.Name)
+		latest := s.latestIn(sandboxID, c.Name)
 		switch {
 		case latest.mayRun():
 			alive = true
 			keepRunning(s, p, c, latest)
 		case latest.exited() && !podstate.RestartsAfter(c, spec, latest.ExitCode) && !s.mem.resize.restarting[latest.Id]:
-		case latest == nil && doneBefore(s, c):
+		case latest == nil && doneInSandboxBefore(s, c):
 		default:
 			alive = true
 			p.startWhenDue(s, c, kindMain)
@@ -302,9 +316,9 @@ func planMain(s situation, p *plan, sandboxID string) bool {
 	return alive
 }
 
-// doneBefore says that a container ended for good in an earlier sandbox.
-func doneBefore(s situation, c *corev1.Container) bool {
-	old := s.seen.latest(c.Name)
+// doneInSandboxBefore says that a container ended for good in an earlier sandbox.
+func doneInSandboxBefore(s situation, c *corev1.Container) bool {
+	old := s.latest(c.Name)
 	return old.exited() && !podstate.RestartsAfter(c, &s.pod.Spec.PodSpec, old.ExitCode)
 }
 
@@ -352,8 +366,7 @@ func (p *plan) startWhenDue(s situation, c *corev1.Container, kind string) {
 		return
 	}
 	var crash *backoff
-	// The last end counts in whichever sandbox it was: a new sandbox is no reason to spin faster.
-	if ended := s.seen.latest(c.Name); ended.exited() && !s.mem.resize.restarting[ended.Id] {
+	if ended := lastCrash(s, c); ended != nil {
 		b := s.mem.crash[c.Name]
 		if until := b.until(ended.finished()); until.After(s.now) {
 			p.waiting[c.Name] = startFailure{reason: "CrashLoopBackOff", message: crashMessage(s.pod, c.Name, b), retryAt: until}
@@ -370,8 +383,18 @@ func (p *plan) startWhenDue(s situation, c *corev1.Container, kind string) {
 	}
 }
 
+// lastCrash is the end after which a container's start backs off, in whichever sandbox it was: a new sandbox is no reason to spin faster. Of an
+// epoch that is over only those count that asked for its end; the others are no crashes.
+func lastCrash(s situation, c *corev1.Container) *container {
+	ended := s.seen.latest(c.Name)
+	if !ended.exited() || s.mem.resize.restarting[ended.Id] || s.isOver(ended) && !podstate.RestartsAllAfter(c, ended.ExitCode) {
+		return nil
+	}
+	return ended
+}
+
 func (p *plan) startNow(s situation, c *corev1.Container, kind string, crash *backoff) {
-	p.start = append(p.start, startStep{container: c, kind: kind, restartCount: nextRestartCount(s, c.Name), crash: crash})
+	p.start = append(p.start, startStep{container: c, kind: kind, restartCount: nextRestartCount(s, c.Name), crash: crash, epoch: s.epoch})
 }
 
 // nextRestartCount continues what the runtime remembers, or, when it remembers nothing, the status: a container that

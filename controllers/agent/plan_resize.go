@@ -206,7 +206,7 @@ func planResize(s situation, p *plan, sandboxID string) {
 	for _, list := range [][]corev1.Container{s.pod.Spec.InitContainers, s.pod.Spec.Containers} {
 		for i := range list {
 			c := &list[i]
-			latest := s.seen.latestIn(sandboxID, c.Name)
+			latest := s.latestIn(sandboxID, c.Name)
 			if !latest.running() || s.mem.stopping[latest.Id] {
 				continue
 			}

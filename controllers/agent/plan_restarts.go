@@ -18,6 +18,9 @@ func restartedTooOften(s situation) *podFailure {
 		return nil
 	}
 	spec := &s.pod.Spec.PodSpec
+	if len(s.asked) > 0 {
+		return allTooOften(s, spec)
+	}
 	for i := range spec.InitContainers {
 		c := &spec.InitContainers[i]
 		latest := s.seen.latest(c.Name)
@@ -36,6 +39,16 @@ func restartedTooOften(s situation) *podFailure {
 	return nil
 }
 
+// allTooOften says so when all containers would be started again: then each counts that was started before, however it ended.
+func allTooOften(s situation, spec *corev1.PodSpec) (fail *podFailure) {
+	eachContainer(spec, func(c *corev1.Container) {
+		if fail == nil && s.seen.latest(c.Name) != nil {
+			fail = exhausted(s, c)
+		}
+	})
+	return fail
+}
+
 func endedTooOften(s situation, c *corev1.Container, latest *container) *podFailure {
 	if !latest.exited() || !podstate.RestartsAfter(c, &s.pod.Spec.PodSpec, latest.ExitCode) {
 		return nil
@@ -47,7 +60,8 @@ func endedTooOften(s situation, c *corev1.Container, latest *container) *podFail
 // such limit.
 func exhausted(s situation, c *corev1.Container) *podFailure {
 	most := s.pod.Spec.MaxRestarts
-	if most == nil || nextRestartCount(s, c.Name) <= *most || !podstate.RestartsAfter(c, &s.pod.Spec.PodSpec, 1) {
+	spec := &s.pod.Spec.PodSpec
+	if most == nil || nextRestartCount(s, c.Name) <= *most || !podstate.RestartsAfter(c, spec, 1) && !podstate.MayRestartAll(spec) {
 		return nil
 	}
 	message := fmt.Sprintf("Container %s was restarted %d times, and spec.maxRestarts allows no more", c.Name, *most)

@@ -30,13 +30,13 @@ func planInit(s situation, p *plan, sandboxID string) (initialized, failed bool)
 	list := s.pod.Spec.InitContainers
 	last := -1
 	for i := range list {
-		if s.seen.latestIn(sandboxID, list[i].Name) != nil {
+		if s.latestIn(sandboxID, list[i].Name) != nil {
 			last = i
 		}
 	}
 	mainSeen := false
 	for i := range s.pod.Spec.Containers {
-		mainSeen = mainSeen || s.seen.latestIn(sandboxID, s.pod.Spec.Containers[i].Name) != nil
+		mainSeen = mainSeen || s.latestIn(sandboxID, s.pod.Spec.Containers[i].Name) != nil
 	}
 	if mainSeen {
 		last = len(list)
@@ -73,7 +73,7 @@ func stepInit(s situation, p *plan, sandboxID string, i int) (done, failed bool)
 	if podstate.IsSidecar(c) {
 		return keepSidecar(s, p, sandboxID, i), false
 	}
-	latest := s.seen.latestIn(sandboxID, c.Name)
+	latest := s.latestIn(sandboxID, c.Name)
 	switch {
 	case latest.mayRun():
 		if latest.running() && s.mem.hooks[latest.Id].failed == "" {
@@ -93,7 +93,7 @@ func stepInit(s situation, p *plan, sandboxID string, i int) (done, failed bool)
 // keepSidecar restarts a sidecar that has ended or is unhealthy; true when it has started.
 func keepSidecar(s situation, p *plan, sandboxID string, i int) bool {
 	c := &s.pod.Spec.InitContainers[i]
-	latest := s.seen.latestIn(sandboxID, c.Name)
+	latest := s.latestIn(sandboxID, c.Name)
 	if !latest.mayRun() {
 		p.startWhenDue(s, c, kindSidecar)
 		return false

@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -19,8 +20,9 @@ var planNow = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
 // world builds what the runtime is seen to hold.
 type seenBuilder struct {
-	pod  *pcorev1.Pod
-	seen observed
+	pod   *pcorev1.Pod
+	seen  observed
+	epoch int32
 }
 
 func seenOf(pod *pcorev1.Pod) *seenBuilder { return &seenBuilder{pod: pod} }
@@ -38,6 +40,12 @@ func (b *seenBuilder) Ready() *seenBuilder {
 	return b.Sandbox("s0", 0, runtimeapi.PodSandboxState_SANDBOX_READY)
 }
 
+// Epoch is that of the containers to come, each of which was restarted that often.
+func (b *seenBuilder) Epoch(n int32) *seenBuilder {
+	b.epoch = n
+	return b
+}
+
 func (b *seenBuilder) container(id, name, kind string, restarts int32) *container {
 	spec := findContainer(&b.pod.Spec.PodSpec, name)
 	if spec == nil {
@@ -45,19 +53,19 @@ func (b *seenBuilder) container(id, name, kind string, restarts int32) *containe
 	}
 	c := &container{sandboxID: b.seen.sandboxes[len(b.seen.sandboxes)-1].Id, ContainerStatus: &runtimeapi.ContainerStatus{
 		Id: id, Metadata: &runtimeapi.ContainerMetadata{Name: name, Attempt: uint32(restarts)}, CreatedAt: int64(restarts) + 1,
-		Annotations: containerAnnotations(b.pod, spec, kind, restarts),
+		Annotations: containerAnnotations(b.pod, startStep{container: spec, kind: kind, restartCount: restarts, epoch: b.epoch}),
 	}}
 	b.seen.containers = append(b.seen.containers, c)
 	return c
 }
 
 func (b *seenBuilder) Running(id, name, kind string) *seenBuilder {
-	b.container(id, name, kind, 0).State = runtimeapi.ContainerState_CONTAINER_RUNNING
+	b.container(id, name, kind, b.epoch).State = runtimeapi.ContainerState_CONTAINER_RUNNING
 	return b
 }
 
 func (b *seenBuilder) Created(id, name, kind string) *seenBuilder {
-	b.container(id, name, kind, 0).State = runtimeapi.ContainerState_CONTAINER_CREATED
+	b.container(id, name, kind, b.epoch).State = runtimeapi.ContainerState_CONTAINER_CREATED
 	return b
 }
 
@@ -93,6 +101,9 @@ func briefOf(p plan) brief {
 	}
 	for _, s := range p.start {
 		text := s.kind + " " + s.container.Name
+		if s.epoch > 0 {
+			text += fmt.Sprintf(" epoch %d", s.epoch)
+		}
 		if s.replaces != "" {
 			text += " for " + s.replaces
 		}

@@ -26,15 +26,20 @@ type model struct {
 	now  time.Time
 
 	next    int
-	started map[string]int
+	started map[epochName]int
 	// interrupted: whoever starts the next container dies between its creation and its start; withSandbox: and its sandbox too.
 	interrupted, withSandbox bool
+}
+
+type epochName struct {
+	epoch int32
+	name  string
 }
 
 // TestPlanIsSafeWhateverHappens runs random pods through random faults.
 func TestPlanIsSafeWhateverHappens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{t: t, pod: drawPod(t), now: planNow, started: map[string]int{}}
+		m := &model{t: t, pod: drawPod(t), now: planNow, started: map[epochName]int{}}
 		m.settle()
 		t.Repeat(map[string]func(*rapid.T){
 			"a container ends":  m.someEnds,
@@ -67,6 +72,12 @@ func drawPod(t *rapid.T) *pcorev1.Pod {
 	}
 	for i := range rapid.IntRange(0, 2).Draw(t, "more") {
 		b.Container(fmt.Sprintf("main%d", i))
+	}
+	for _, name := range []string{"main", "init0", "side0", "side1"} {
+		if rapid.Float64().Draw(t, "restarts all") < 0.2 {
+			operator := rapid.SampledFrom([]corev1.ContainerRestartRuleOnExitCodesOperator{in, notIn}).Draw(t, "operator")
+			b.RestartAll(name, operator, rapid.Int32Range(0, 2).Draw(t, "code"))
+		}
 	}
 	if rapid.Bool().Draw(t, "limited") {
 		most := rapid.Int32Range(0, 3).Draw(t, "maxRestarts")
@@ -146,7 +157,13 @@ func (m *model) start(s startStep) {
 		if c.name() == s.container.Name && c.running() {
 			m.t.Fatalf("container %s is started twice", s.container.Name)
 		}
-		if s.kind == kindMain && c.name() == s.container.Name && c.exited() && !podstate.RestartsAfter(s.container, &m.pod.Spec.PodSpec, c.ExitCode) {
+		if c.epoch() < s.epoch && c.mayRun() {
+			m.t.Fatalf("container %s of epoch %d is started while %s of epoch %d runs", s.container.Name, s.epoch, c.name(), c.epoch())
+		}
+		if c.epoch() > s.epoch {
+			m.t.Fatalf("container %s is started in epoch %d, which is over: %s is of epoch %d", s.container.Name, s.epoch, c.name(), c.epoch())
+		}
+		if s.kind == kindMain && c.epoch() == s.epoch && c.name() == s.container.Name && c.exited() && !podstate.RestartsAfter(s.container, &m.pod.Spec.PodSpec, c.ExitCode) {
 			m.t.Fatalf("container %s ended for good with %d and is started again", s.container.Name, c.ExitCode)
 		}
 		if c.name() == s.container.Name && c.restartCount() == s.restartCount {
@@ -157,7 +174,7 @@ func (m *model) start(s startStep) {
 		for i := range m.pod.Spec.InitContainers {
 			init := &m.pod.Spec.InitContainers[i]
 			c := m.seen.latestIn(sandbox, init.Name)
-			if !podstate.IsSidecar(init) && !m.mainIn(sandbox) && (!c.exited() || c.ExitCode != 0) {
+			if !podstate.IsSidecar(init) && !m.mainIn(sandbox, s.epoch) && (!c.exited() || c.ExitCode != 0 || c.epoch() != s.epoch) {
 				m.t.Fatalf("container %s is started before init container %s was done", s.container.Name, init.Name)
 			}
 		}
@@ -169,7 +186,7 @@ func (m *model) start(s startStep) {
 	if m.interrupted {
 		m.interrupted, state = false, runtimeCreated
 	} else {
-		m.started[s.container.Name]++
+		m.started[epochName{s.epoch, s.container.Name}]++
 	}
 	if s.crash != nil {
 		set(&m.mem.crash, s.container.Name, *s.crash)
@@ -177,16 +194,16 @@ func (m *model) start(s startStep) {
 	m.next++
 	m.seen.containers = append(m.seen.containers, &container{sandboxID: sandbox, ContainerStatus: &runtimeapi.ContainerStatus{
 		Id: fmt.Sprint("c", m.next), CreatedAt: int64(m.next), StartedAt: m.now.UnixNano(), State: state,
-		Metadata: &runtimeapi.ContainerMetadata{Name: s.container.Name}, Annotations: containerAnnotations(m.pod, s.container, s.kind, s.restartCount),
+		Metadata: &runtimeapi.ContainerMetadata{Name: s.container.Name}, Annotations: containerAnnotations(m.pod, s),
 	}})
 	if state == runtimeCreated && m.withSandbox {
 		m.stopSandbox(sandbox)
 	}
 }
 
-func (m *model) mainIn(sandbox string) bool {
+func (m *model) mainIn(sandbox string, epoch int32) bool {
 	for i := range m.pod.Spec.Containers {
-		if m.seen.latestIn(sandbox, m.pod.Spec.Containers[i].Name) != nil {
+		if c := m.seen.latestIn(sandbox, m.pod.Spec.Containers[i].Name); c != nil && c.epoch() == epoch {
 			return true
 		}
 	}
@@ -196,17 +213,36 @@ func (m *model) mainIn(sandbox string) bool {
 // check is what must hold at rest.
 func (m *model) check() {
 	for i := range m.pod.Spec.Containers {
-		c := &m.pod.Spec.Containers[i]
-		if m.pod.Spec.RestartPolicy == corev1.RestartPolicyNever && m.started[c.Name] > 1 {
-			m.t.Fatalf("container %s with restartPolicy Never was started %d times", c.Name, m.started[c.Name])
+		for started, times := range m.started {
+			if name := m.pod.Spec.Containers[i].Name; m.pod.Spec.RestartPolicy == corev1.RestartPolicyNever && started.name == name && times > 1 {
+				m.t.Fatalf("container %s with restartPolicy Never was started %d times in epoch %d", name, times, started.epoch)
+			}
 		}
 	}
+	m.checkRestartOfAll()
 	phase := m.pod.Status.Phase
 	if podstate.IsTerminal(phase) && m.seen.anyRuns() {
 		m.t.Fatalf("the pod is %s and something runs", phase)
 	}
 	if podstate.IsTrue(m.pod.Status.Conditions, corev1.PodReady) && phase != corev1.PodRunning {
 		m.t.Fatalf("the pod is ready and %s", phase)
+	}
+}
+
+// checkRestartOfAll looks at a pod that is at rest although a container has asked for a restart of all: it may only wait for a back-off, with
+// nothing running.
+func (m *model) checkRestartOfAll() {
+	s := situation{pod: m.pod, seen: &m.seen, mem: &m.mem, now: m.now}.inEpoch()
+	told := podstate.IsTrue(m.pod.Status.Conditions, corev1.AllContainersRestarting)
+	if ended := m.pod.DeletionTimestamp != nil || podstate.IsTerminal(m.pod.Status.Phase); len(s.asked) == 0 || ended {
+		if told && !ended {
+			m.t.Fatal("a restart of all is told that nobody has asked for")
+		}
+		return
+	}
+	p := makePlan(s)
+	if m.seen.anyRuns() || p.wake.IsZero() || !told {
+		m.t.Fatalf("a restart of all is asked for, and nothing happens; told: %v, wakes: %v", told, p.wake)
 	}
 }
 
@@ -256,7 +292,8 @@ func (m *model) timePasses(t *rapid.T) {
 func (m *model) agentForgets(*rapid.T) { m.mem = memory{} }
 
 func (m *model) exit(c *container, code int32) {
-	c.State, c.ExitCode, c.FinishedAt = runtimeapi.ContainerState_CONTAINER_EXITED, code, m.now.UnixNano()
+	m.next++ // No two ends are at the same time.
+	c.State, c.ExitCode, c.FinishedAt = runtimeapi.ContainerState_CONTAINER_EXITED, code, m.now.UnixNano()+int64(m.next)
 }
 
 func (m *model) stopSandbox(id string) {

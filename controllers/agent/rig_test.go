@@ -228,6 +228,24 @@ func (b *podBuilder) Container(name string) *podBuilder {
 	return b
 }
 
+// RestartAll gives the container of that name, or all when it is empty, the rule RestartAllContainers for exit codes; a container that says
+// nothing else is otherwise never restarted.
+func (b *podBuilder) RestartAll(name string, operator corev1.ContainerRestartRuleOnExitCodesOperator, codes ...int32) *podBuilder {
+	eachContainer(&b.pod.Spec.PodSpec, func(c *corev1.Container) {
+		if name != "" && c.Name != name {
+			return
+		}
+		if c.RestartPolicy == nil {
+			c.RestartPolicy = new(corev1.ContainerRestartPolicyNever)
+		}
+		c.RestartPolicyRules = []corev1.ContainerRestartRule{{
+			Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: operator, Values: codes},
+		}}
+	})
+	return b
+}
+
 func (b *podBuilder) Change(f func(*pcorev1.Pod)) *podBuilder {
 	f(b.pod)
 	return b

@@ -24,6 +24,7 @@ type host struct {
 // makeStatus computes the pod's status. The pod's present status is what it starts from: conditions of other writers, start
 // time and transition times are kept.
 func makeStatus(s situation, p *plan, h host) pcorev1.PodStatus {
+	s = s.inEpoch()
 	old := &s.pod.Status
 	out := pcorev1.PodStatus{PodStatus: corev1.PodStatus{
 		ObservedGeneration:    s.pod.Generation,
@@ -70,7 +71,7 @@ func makeStatus(s situation, p *plan, h host) pcorev1.PodStatus {
 	}
 	conditions := podstate.Conditions(spec, podstate.Facts{
 		Phase: out.Phase, Init: out.InitContainerStatuses, Main: out.ContainerStatuses,
-		SandboxReady: sandboxID != "", SandboxMessage: why, Others: old.Conditions,
+		SandboxReady: sandboxID != "", SandboxMessage: why, RestartingAll: len(s.asked) > 0 && !p.ending, Others: old.Conditions,
 	})
 	out.Deaths = statusDeaths(s, h)
 	if p.fail != nil && p.fail.disruption {
@@ -157,6 +158,9 @@ func containerStatus(s situation, p *plan, h host, c *corev1.Container, old *cor
 	}
 	if older := s.seen.before(latest); older.exited() {
 		status.LastTerminationState.Terminated = terminated(older, h, s.mem)
+		if older.epoch() < latest.epoch() {
+			tellRestartOfAll(c, status.LastTerminationState.Terminated)
+		}
 	} else if old != nil {
 		status.LastTerminationState = old.LastTerminationState
 	}
@@ -169,6 +173,10 @@ func containerStatus(s situation, p *plan, h host, c *corev1.Container, old *cor
 		results := s.mem.results(c, latest.Id)
 		started := results.started && hook.failed == ""
 		status.Started, status.Ready = &started, started && results.ready
+	case latest.exited() && s.isOver(latest) && !p.ending:
+		status.State.Waiting = waitingForAll(s, kind)
+		status.LastTerminationState.Terminated = terminated(latest, h, s.mem)
+		tellRestartOfAll(c, status.LastTerminationState.Terminated)
 	case latest.exited():
 		status.State.Terminated = terminated(latest, h, s.mem)
 		status.Ready = kind == kindInit && !podstate.IsSidecar(c) && latest.ExitCode == 0
@@ -179,6 +187,22 @@ func containerStatus(s situation, p *plan, h host, c *corev1.Container, old *cor
 		wait(&status, p.waiting[c.Name])
 	}
 	return status
+}
+
+// waitingForAll is the state of a container that has ended in an epoch that is over and isn't started in the next one yet.
+func waitingForAll(s situation, kind string) *corev1.ContainerStateWaiting {
+	if len(s.asked) == 0 {
+		return &corev1.ContainerStateWaiting{Reason: defaultWaiting(s, kind)}
+	}
+	return &corev1.ContainerStateWaiting{Reason: podstate.ReasonRestartingAllContainers, Message: s.whyAll()}
+}
+
+// tellRestartOfAll gives a container's last end in its epoch the reason that it was over, whatever became of the container itself; only one
+// that asked for it keeps its own.
+func tellRestartOfAll(c *corev1.Container, end *corev1.ContainerStateTerminated) {
+	if !podstate.RestartsAllAfter(c, end.ExitCode) {
+		end.Reason = podstate.ReasonRestartingAllContainers
+	}
 }
 
 // unseenStatus is the status of a container of which the runtime holds nothing.
@@ -208,7 +232,7 @@ func unseenStatus(s situation, c *corev1.Container, old *corev1.ContainerStatus,
 
 func mainSeen(s situation) bool {
 	for i := range s.pod.Spec.Containers {
-		if s.seen.latest(s.pod.Spec.Containers[i].Name) != nil {
+		if s.latest(s.pod.Spec.Containers[i].Name) != nil {
 			return true
 		}
 	}

@@ -26,7 +26,13 @@ const (
 	ReasonReadinessGatesNotReady = "ReadinessGatesNotReady"
 	// ReasonSandboxNotReady says that the pod has no sandbox with a network yet.
 	ReasonSandboxNotReady = "PodSandboxNotReady"
+	// ReasonRestartAllStarted says that a container has ended and all are started again for it.
+	ReasonRestartAllStarted = "RestartAllContainersStarted"
 )
+
+// ReasonRestartingAllContainers is what a container waits for while all of its pod are started again, and, as a reason of its end, that it
+// ended, or counts as ended, for that; the kubelet's word.
+const ReasonRestartingAllContainers = "RestartingAllContainers"
 
 // Facts is what the conditions follow from.
 type Facts struct {
@@ -35,7 +41,9 @@ type Facts struct {
 	// SandboxReady says that there is one ready sandbox with its addresses; SandboxMessage why not.
 	SandboxReady   bool
 	SandboxMessage string
-	// Others are the conditions that other writers have set on the pod: readiness gates, DisruptionTarget.
+	// RestartingAll says that a container's end asks for a restart of all, which hasn't begun to start anything yet.
+	RestartingAll bool
+	// Others are the conditions that the pod has so far: those of other writers, such as readiness gates, and the last ones of ours.
 	Others []corev1.PodCondition
 }
 
@@ -46,13 +54,31 @@ func Conditions(spec *corev1.PodSpec, f Facts) []corev1.PodCondition {
 	if !f.SandboxReady {
 		sandbox.Status, sandbox.Reason, sandbox.Message = corev1.ConditionFalse, ReasonSandboxNotReady, f.SandboxMessage
 	}
-	return []corev1.PodCondition{
+	out := []corev1.PodCondition{
 		sandbox,
 		initialized(spec, f),
 		ready(spec, f, containers),
 		containers,
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
 	}
+	if MayRestartAll(spec) {
+		out = append(out, restartingAll(f))
+	}
+	return out
+}
+
+// restartingAll is upstream's GenerateAllContainersRestartingCondition: a pod that could never restart all of its containers hasn't got it.
+func restartingAll(f Facts) corev1.PodCondition {
+	c := corev1.PodCondition{Type: corev1.AllContainersRestarting, Status: corev1.ConditionFalse}
+	switch {
+	case f.Phase == corev1.PodFailed:
+		c.Reason = ReasonPodFailed
+	case f.Phase == corev1.PodSucceeded:
+		c.Reason = ReasonPodCompleted
+	case f.RestartingAll:
+		c.Status, c.Reason, c.Message = corev1.ConditionTrue, ReasonRestartAllStarted, "container exited with restart policy rule"
+	}
+	return c
 }
 
 // Stamp gives the conditions their generation and transition times: the time of the same condition in before when its
@@ -170,6 +196,9 @@ func initialized(spec *corev1.PodSpec, f Facts) corev1.PodCondition {
 		if s.State.Running != nil || s.State.Terminated != nil {
 			return c // A main container has started, so the pod was initialized; a sidecar that restarts doesn't change that.
 		}
+	}
+	if IsTrue(f.Others, corev1.PodInitialized) {
+		return c // Nor do init containers that run again, in a new sandbox or because all containers restart.
 	}
 	if c.Message = joined("containers with unknown status: %s", unknown, "containers with incomplete status: %s", incomplete); c.Message != "" {
 		c.Status, c.Reason = corev1.ConditionFalse, ReasonContainersNotInitialized

@@ -48,7 +48,7 @@ func (t *tally) init(c *corev1.Container, s *corev1.ContainerStatus) {
 	switch ended := lastExit(s); {
 	case ended == nil:
 		t.pendingInit++
-	case ended.ExitCode != 0 && !RestartsAfter(c, t.spec, ended.ExitCode):
+	case ended.ExitCode != 0 && !t.restarts(c, ended):
 		t.failedInit++
 	}
 }
@@ -81,7 +81,7 @@ func (t *tally) main(c *corev1.Container, s *corev1.ContainerStatus) {
 		t.running++
 	case ended != nil:
 		t.stopped++
-		if !RestartsAfter(c, t.spec, ended.ExitCode) {
+		if !t.restarts(c, ended) {
 			t.stoppedForGood++
 		}
 		if s.State.Terminated != nil && ended.ExitCode == 0 {
@@ -92,6 +92,11 @@ func (t *tally) main(c *corev1.Container, s *corev1.ContainerStatus) {
 	default:
 		t.unknown++
 	}
+}
+
+// restarts says that a container is to run again: by its own end, or because all do.
+func (t *tally) restarts(c *corev1.Container, ended *corev1.ContainerStateTerminated) bool {
+	return ended.Reason == ReasonRestartingAllContainers || RestartsAfter(c, t.spec, ended.ExitCode)
 }
 
 func (t *tally) phase(terminal, initialized bool) corev1.PodPhase {

@@ -189,8 +189,77 @@ func TestRestartsAfter(t *testing.T) {
 			t.Errorf("exit %d: %v, want %v", code, got, want)
 		}
 	}
+	c.RestartPolicyRules = append(c.RestartPolicyRules, restartAllOn(42, 43))
+	for code, want := range map[int32][2]bool{42: {true, false}, 43: {true, true}, 1: {false, false}} {
+		if got := [2]bool{RestartsAfter(&c, spec, code), RestartsAllAfter(&c, code)}; got != want {
+			t.Errorf("exit %d: restarts itself and all %v, want %v: the first rule that matches counts", code, got, want)
+		}
+	}
 	c = corev1.Container{RestartPolicy: &onFailure}
 	if RestartsAfter(&c, spec, 0) || !RestartsAfter(&c, spec, 1) {
 		t.Error("the container's own policy should win over the pod's")
+	}
+}
+
+func restartAllOn(codes ...int32) corev1.ContainerRestartRule {
+	return corev1.ContainerRestartRule{
+		Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
+		ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: codes},
+	}
+}
+
+func TestPhaseWhileAllContainersRestart(t *testing.T) {
+	never := corev1.ContainerRestartPolicyNever
+	asks := corev1.Container{Name: "asks", RestartPolicy: &never, RestartPolicyRules: []corev1.ContainerRestartRule{restartAllOn(42)}}
+	spec := &corev1.PodSpec{
+		RestartPolicy:  corev1.RestartPolicyNever,
+		InitContainers: []corev1.Container{{Name: "init"}},
+		Containers:     []corev1.Container{asks, {Name: "other"}},
+	}
+	asked := &corev1.ContainerStateTerminated{ExitCode: 42, Reason: "Error"}
+	killed := &corev1.ContainerStateTerminated{ExitCode: 137, Reason: ReasonRestartingAllContainers}
+	done := &corev1.ContainerStateTerminated{Reason: ReasonRestartingAllContainers}
+	for name, tc := range map[string]struct {
+		init, asks, other corev1.ContainerStatus
+		want              corev1.PodPhase
+	}{
+		"one has asked, the others still run": {ended("init", 0, "Completed"), waiting("asks", "", asked), running("other", true), corev1.PodRunning},
+		"all have ended":                      {waiting("init", "", done), waiting("asks", "", asked), waiting("other", "", killed), corev1.PodRunning},
+		"an init container was killed, too":   {waiting("init", "", killed), waiting("asks", "", asked), waiting("other", "", killed), corev1.PodRunning},
+		"init containers run again":           {running("init", false), waiting("asks", "", asked), waiting("other", "", killed), corev1.PodPending},
+		"one is done before the other starts": {ended("init", 0, "Completed"), ended("asks", 0, "Completed"), waiting("other", "", done), corev1.PodRunning},
+		"the init container fails this time":  {ended("init", 1, "Error"), waiting("asks", "", asked), waiting("other", "", killed), corev1.PodFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Phase(spec, []corev1.ContainerStatus{tc.init}, []corev1.ContainerStatus{tc.asks, tc.other}, false, true); got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestConditionsWhileAllContainersRestart(t *testing.T) {
+	never := corev1.ContainerRestartPolicyNever
+	spec := &corev1.PodSpec{InitContainers: []corev1.Container{{Name: "i0"}}, Containers: []corev1.Container{{
+		Name: "m0", RestartPolicy: &never, RestartPolicyRules: []corev1.ContainerRestartRule{restartAllOn(42)},
+	}}}
+	facts := Facts{
+		Phase: corev1.PodRunning, RestartingAll: true, Init: []corev1.ContainerStatus{waiting("i0", "", nil)}, Main: []corev1.ContainerStatus{waiting("m0", "", nil)},
+		Others: []corev1.PodCondition{{Type: corev1.PodInitialized, Status: corev1.ConditionTrue}},
+	}
+	got := Conditions(spec, facts)
+	if c := FindCondition(got, corev1.AllContainersRestarting); c.Status != corev1.ConditionTrue || c.Reason != "RestartAllContainersStarted" || c.Message == "" {
+		t.Errorf("the restart isn't told: %+v", c)
+	}
+	if !IsTrue(got, corev1.PodInitialized) {
+		t.Error("what was initialized counts as initialized")
+	}
+	facts.Phase = corev1.PodFailed
+	if c := FindCondition(Conditions(spec, facts), corev1.AllContainersRestarting); c.Status != corev1.ConditionFalse || c.Reason != ReasonPodFailed {
+		t.Errorf("a failed pod restarts nothing: %+v", c)
+	}
+	spec.Containers[0].RestartPolicyRules = nil
+	if FindCondition(Conditions(spec, facts), corev1.AllContainersRestarting) != nil {
+		t.Error("a pod without the rule has the condition")
 	}
 }

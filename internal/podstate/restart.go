@@ -23,10 +23,8 @@ func IsTerminal(phase corev1.PodPhase) bool {
 // its own policy, then the pod's, of which the default is Always.
 func RestartsAfter(c *corev1.Container, spec *corev1.PodSpec, exitCode int32) bool {
 	if c.RestartPolicy != nil {
-		for _, rule := range c.RestartPolicyRules {
-			if rule.Action == corev1.ContainerRestartRuleActionRestart && ruleMatches(rule.ExitCodes, exitCode) {
-				return true
-			}
+		if action := ruleAfter(c, exitCode); action == corev1.ContainerRestartRuleActionRestart || action == corev1.ContainerRestartRuleActionRestartAllContainers {
+			return true
 		}
 		switch *c.RestartPolicy {
 		case corev1.ContainerRestartPolicyAlways:
@@ -44,6 +42,35 @@ func RestartsAfter(c *corev1.Container, spec *corev1.PodSpec, exitCode int32) bo
 		return false
 	}
 	return true
+}
+
+// RestartsAllAfter tells whether, by its rules, all containers of the pod are to be started again when this one ends with the exit code.
+func RestartsAllAfter(c *corev1.Container, exitCode int32) bool {
+	return c.RestartPolicy != nil && ruleAfter(c, exitCode) == corev1.ContainerRestartRuleActionRestartAllContainers
+}
+
+// MayRestartAll tells whether any container has a rule by which all are started again.
+func MayRestartAll(spec *corev1.PodSpec) bool {
+	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range list {
+			for _, rule := range list[i].RestartPolicyRules {
+				if rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// ruleAfter is the action of the first rule that matches the exit code, which is the one that counts; empty when none does.
+func ruleAfter(c *corev1.Container, exitCode int32) corev1.ContainerRestartRuleAction {
+	for _, rule := range c.RestartPolicyRules {
+		if ruleMatches(rule.ExitCodes, exitCode) {
+			return rule.Action
+		}
+	}
+	return ""
 }
 
 func ruleMatches(on *corev1.ContainerRestartRuleOnExitCodes, exitCode int32) bool {

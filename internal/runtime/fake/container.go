@@ -116,13 +116,17 @@ func (r *Runtime) Exit(id string, code int32) bool {
 	return true
 }
 
-// StopContainer ends a container with code 0, as a process does that minds its stop signal.
-func (r *Runtime) StopContainer(_ context.Context, id string, _ time.Duration) error {
+// StopContainer ends a container with code 0, as a process does that minds its stop signal; without a timeout it is killed.
+func (r *Runtime) StopContainer(_ context.Context, id string, timeout time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counts["StopContainer"]++
+	code := int32(0)
+	if timeout <= 0 {
+		code = 137
+	}
 	if c := r.containers[id]; c != nil {
-		r.end(c, 0, "")
+		r.end(c, code, "")
 	}
 	return nil
 }
