@@ -30,6 +30,7 @@ var lifecycleStories = []story{
 	{"an ephemeral container is started once", storyEphemeral},
 	{"an unsafe sysctl is refused", storySysctl},
 	{"a container's own restart rules come first", storyRestartRules},
+	{"a container's end starts all containers again", storyRestartAll},
 	{"activeDeadlineSeconds ends a pod", storyDeadline},
 	{"a readiness gate holds Ready back", storyGate},
 }
@@ -137,6 +138,51 @@ func storyRestartRules(t *testing.T, w *world) {
 		w.delete(t, pod)
 		w.until(t, pod, "gone", gone)
 	}
+}
+
+// storyRestartAll: main ends at once, each time with the code for which all containers are to be started again; the second time they wait
+// for the back-off, which an agent that restarts has forgotten.
+func storyRestartAll(t *testing.T, w *world) {
+	always, never := corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever
+	pod := ends(w.pod("restart-all", "exit", "42"), "42")
+	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+	pod.Spec.InitContainers = []corev1.Container{
+		{Name: "one", Image: testImage, Args: []string{"exit", "0"}},
+		{Name: "side", Image: testImage, Args: []string{"ignore"}, RestartPolicy: &always},
+	}
+	pod.Spec.Containers[0].RestartPolicy = &never
+	pod.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{
+		Action:    corev1.ContainerRestartRuleActionRestartAllContainers,
+		ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}},
+	}}
+	w.create(t, pod)
+	waits := func(restarts int32) func(*pcorev1.Pod) bool {
+		return func(p *pcorev1.Pod) bool {
+			for _, s := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
+				if s.RestartCount != restarts || s.State.Waiting == nil {
+					return false
+				}
+			}
+			return podstate.IsTrue(p.Status.Conditions, corev1.AllContainersRestarting)
+		}
+	}
+	got := w.until(t, pod, "restarted once and waiting for the second time", waits(1))
+	main, side := got.Status.ContainerStatuses[0], got.Status.InitContainerStatuses[1]
+	if main.State.Waiting.Reason != "CrashLoopBackOff" || main.LastTerminationState.Terminated.ExitCode != 42 || side.State.Waiting.Reason != "RestartingAllContainers" {
+		t.Errorf("main %+v, side %+v", main, side)
+	}
+	if got.Status.Phase != corev1.PodRunning {
+		t.Errorf("phase %s", got.Status.Phase)
+	}
+	w.stopAgent()
+	w.start()
+	again := w.until(t, pod, "restarted by another agent", waits(2))
+	if again.Status.PodIP != got.Status.PodIP {
+		t.Errorf("the pod has another address, %s after %s", again.Status.PodIP, got.Status.PodIP)
+	}
+	w.delete(t, pod)
+	w.until(t, pod, "gone", gone)
+	assertNothingLeft(t, w, pod)
 }
 
 func storyDeadline(t *testing.T, w *world) {

@@ -26,6 +26,7 @@ var disturbances = []struct {
 	{"a pod that is deleted while the agent is down is stopped by the next", disturbDeletedMeanwhile},
 	{"a pod that ends while the agent is down is told by the next", disturbEndedMeanwhile},
 	{"a pod that is made while the agent is down is run by the next", disturbMadeMeanwhile},
+	{"a restart of all containers that is asked for while the agent is down comes once", disturbRestartAll},
 	{"readiness holds over a restart of the agent", disturbReadiness},
 	{"a restart of containerd leaves containers running", disturbRuntimeRestart},
 	{"containerd is killed, and a pod is made meanwhile", disturbRuntimeKilled},
@@ -131,6 +132,29 @@ func disturbEndedMeanwhile(t *testing.T, w *world) error {
 		}
 		return w.runAgent(ctx)
 	}, "status.phase == 'Failed' && c.main.state.terminated.exitCode == 5 && c.main.state.terminated.message == 'bye'")
+}
+
+const restarter = `
+host: {init: ""}
+pod:
+  restartPolicy: Never
+  volumes: [{name: v, hostPath: {path: $HOST}}]
+  initContainers:
+  - {name: one, args: [do, write /v/log one, await /v/init], volumeMounts: [{name: v, mountPath: /v}]}
+  - {name: side, restartPolicy: Always, args: [sleep]}
+  containers:
+  - {name: main, args: [do, await /v/go, once /v/asked 42, sleep], restartPolicy: Never, volumeMounts: [{name: v, mountPath: /v}],
+     restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}
+  - {name: other, args: [sleep]}
+`
+
+// disturbRestartAll kills the agent twice: before main asks for a restart of all, and while the init container runs again.
+func disturbRestartAll(t *testing.T, w *world) error {
+	return w.around(t, restarter, ready, func(ctx context.Context, r *caseRun) error {
+		err := errors.Join(w.killAgent(ctx), os.Remove(filepath.Join(r.host, "init")), r.step(t, &step{Touch: "go"}), w.runAgent(ctx),
+			r.until(ctx, "c.one.restartCount == 1 && state.one == 'running'", patience))
+		return errors.Join(err, w.killAgent(ctx), r.step(t, &step{Touch: "init"}), w.runAgent(ctx), w.lookedAt(t))
+	}, "is.Ready == 'True' && [c.one, c.side, c.main, c.other].all(x, x.restartCount == 1) && file('log') == 'one\\none' && is.AllContainersRestarting == 'False'")
 }
 
 func disturbMadeMeanwhile(t *testing.T, w *world) error {

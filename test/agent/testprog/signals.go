@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -64,13 +65,19 @@ func await(args []string) {
 	}
 }
 
-// once ends with 1 unless the file is there, which it makes.
+// once ends with 1, or with the code that is given, unless the file is there, which it makes.
 func once(args []string) {
 	if _, err := os.Stat(args[0]); err == nil {
 		return
 	}
 	check(os.WriteFile(args[0], nil, 0o644))
-	os.Exit(1)
+	code := 1
+	if len(args) > 1 {
+		var err error
+		code, err = strconv.Atoi(args[1])
+		check(err)
+	}
+	os.Exit(code)
 }
 
 // count prints numbered lines of 200 bytes, one after the other with that much time between them, until it is killed.
