@@ -51,7 +51,7 @@ func newUpCommand() *cobra.Command {
 	flags.StringVar(&o.RuntimeEndpoint, "runtime-endpoint", "", "`socket` of a container runtime to use instead of starting containerd, as unix:///path")
 	flags.IntVar(&o.APIPort, "api-port", o.APIPort, "`port` of the API server")
 	flags.IntVar(&o.RegistryPort, "registry-port", o.RegistryPort, "`port` of the image registry")
-	flags.StringVar(&o.PodCIDR, "pod-cidr", o.PodCIDR, "`network` of the pods; each node gets a /24 of it; simulated nodes share 10.128.0.0/14 unless another is given")
+	flags.StringVar(&o.PodCIDR, "pod-cidr", o.PodCIDR, "`network` of the pods; each node gets a /24 of it (default 10.244.0.0/16, and 10.128.0.0/14 for simulated nodes)")
 	flags.StringVar(&o.ServiceCIDR, "service-cidr", o.ServiceCIDR, "`network` of the services' addresses")
 	flags.StringVar(&o.AuditPolicyFile, "audit-policy-file", "", "audit policy `file` of the API server; the log is DATA-DIR/log/audit.log")
 	flags.BoolVar(&o.PlainSecrets, "plain-secrets", false, "store secrets without encryption")

@@ -4,12 +4,8 @@
 package up
 
 import (
-	"errors"
-	"fmt"
 	"io"
-	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 )
 
@@ -46,8 +42,10 @@ type Options struct {
 	RuntimeEndpoint string
 	// APIPort is kube-apiserver's port, RegistryPort the image registry's.
 	APIPort, RegistryPort int
-	// PodCIDR and ServiceCIDR are the networks of pods and of Pinnace's services.
-	PodCIDR, ServiceCIDR string
+	// PodCIDR is the network of pods; empty means DefaultPodCIDR or SimulatedPodCIDR, as Runtime has it.
+	PodCIDR string
+	// ServiceCIDR is the network of Pinnace's services.
+	ServiceCIDR string
 	// AuditPolicyFile turns the API server's audit log on.
 	AuditPolicyFile string
 	// PlainSecrets turns encryption of secrets at rest off.
@@ -60,7 +58,8 @@ type Options struct {
 	Out io.Writer
 }
 
-// NewOptions returns the defaults.
+// NewOptions returns the defaults, but for those that depend on other options: complete fills them in, for only an empty field tells
+// that nothing was asked for.
 func NewOptions() Options {
 	return Options{
 		DataDir:      DefaultDataDir(),
@@ -69,7 +68,6 @@ func NewOptions() Options {
 		Runtime:      RuntimeContainerd,
 		APIPort:      6443,
 		RegistryPort: 5000,
-		PodCIDR:      DefaultPodCIDR,
 		ServiceCIDR:  "10.97.0.0/16",
 		Out:          os.Stdout,
 	}
@@ -110,70 +108,3 @@ func (o *Options) real() bool { return o.Runtime == RuntimeContainerd }
 
 // namespaced says whether each node has a network namespace of its own.
 func (o *Options) namespaced() bool { return o.real() && o.Nodes > 1 }
-
-// complete checks what can be checked before anything starts, and makes paths absolute.
-func (o *Options) complete() error {
-	for _, dir := range []*string{&o.DataDir, &o.AssetsDir} {
-		abs, err := filepath.Abs(*dir)
-		if err != nil {
-			return fmt.Errorf("finding the folder %s: %w", *dir, err)
-		}
-		*dir = abs
-	}
-	if o.Runtime != RuntimeContainerd && o.Runtime != RuntimeSimulated {
-		return fmt.Errorf("--runtime %q is unknown: choose %s or %s", o.Runtime, RuntimeContainerd, RuntimeSimulated)
-	}
-	limit := MaxNodes
-	if !o.real() {
-		limit = MaxSimulatedNodes
-		if o.PodCIDR == DefaultPodCIDR {
-			o.PodCIDR = SimulatedPodCIDR
-		}
-	}
-	if o.Nodes < 1 || o.Nodes > limit {
-		return fmt.Errorf("--nodes %d is out of range: 1 to %d with --runtime %s", o.Nodes, limit, o.Runtime)
-	}
-	if o.RuntimeEndpoint != "" && (!o.real() || o.Nodes > 1) {
-		return errors.New("--runtime-endpoint names the one runtime of one node: leave out --nodes and --runtime simulated")
-	}
-	if o.APIPort == o.RegistryPort {
-		return fmt.Errorf("--api-port and --registry-port are both %d: give them different ports", o.APIPort)
-	}
-	if o.RegistryPort < 1 || o.RegistryPort > 65535 {
-		return fmt.Errorf("--registry-port %d is not between 1 and 65535", o.RegistryPort)
-	}
-	if err := o.checkNetworks(); err != nil {
-		return err
-	}
-	return o.checkMachine()
-}
-
-func (o *Options) checkNetworks() error {
-	var prefixes []netip.Prefix
-	for _, network := range []struct{ flag, value string }{{"--pod-cidr", o.PodCIDR}, {"--service-cidr", o.ServiceCIDR}} {
-		prefix, err := netip.ParsePrefix(network.value)
-		if err != nil || prefix != prefix.Masked() {
-			return fmt.Errorf("%s %q is no network: give one such as 10.244.0.0/16", network.flag, network.value)
-		}
-		prefixes = append(prefixes, prefix)
-	}
-	if prefixes[0].Overlaps(prefixes[1]) {
-		return fmt.Errorf("--pod-cidr %s and --service-cidr %s overlap: choose networks that have no address in common", o.PodCIDR, o.ServiceCIDR)
-	}
-	return nil
-}
-
-func (o *Options) checkMachine() error {
-	if !o.real() {
-		return nil
-	}
-	if os.Geteuid() != 0 {
-		return errors.New("running containers needs root: start it with sudo, or simulate the nodes with --runtime simulated")
-	}
-	for program, pkg := range map[string]string{"nft": "nftables", "nsenter": "util-linux"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("the program %s is missing: install it with `apt-get install %s`", program, pkg)
-		}
-	}
-	return nil
-}
