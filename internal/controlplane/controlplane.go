@@ -267,7 +267,9 @@ func (cp *ControlPlane) controllerManagerArgs(controllers []string) ([]string, e
 	if err := pki.WriteFile(rootCA, config.CAData, 0o644); err != nil {
 		return nil, fmt.Errorf("writing the serving authority: %w", err)
 	}
-	return controllerManagerArgs(controllers, kubeconfig, rootCA, filepath.Join(pkiDir, "sa-signer.key"), "", ""), nil
+	args := controllerManagerArgs(controllers, kubeconfig, rootCA, filepath.Join(pkiDir, "sa-signer.key"), "", "")
+	// A test that waits for upstream's loops waits for what they do, not for their limits.
+	return append(args, "--kube-api-qps=1000", "--kube-api-burst=2000"), nil
 }
 
 // supervise starts a process and keeps it in the order of starts.

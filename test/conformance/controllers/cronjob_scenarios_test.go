@@ -13,15 +13,18 @@ import (
 // Nobody waits for a minute here: a CronJob is made suspended, its status is made to say that it last ran long ago, and then it
 // is resumed, so that one run is overdue.
 
+// scheduledFrom is when the schedules of both sides count from: a minute that ended between the two would be a difference.
+var scheduledFrom = time.Now()
+
 // oncePast is a schedule of one time a day, which was some minutes ago.
 func oncePast(ago time.Duration) string {
-	at := time.Now().UTC().Add(-ago)
+	at := scheduledFrom.UTC().Add(-ago)
 	return fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour())
 }
 
 // hourly is a schedule of one time an hour, the last some minutes ago.
 func hourly(ago time.Duration) string {
-	return fmt.Sprintf("%d * * * *", time.Now().UTC().Add(-ago).Minute())
+	return fmt.Sprintf("%d * * * *", scheduledFrom.UTC().Add(-ago).Minute())
 }
 
 // missed makes a CronJob that last ran so long ago.
@@ -181,7 +184,7 @@ var cronJobScenarios = []scenario{
 	{"cronjob/time zone", func(s *script) {
 		zone, err := time.LoadLocation("Asia/Kolkata")
 		must(err)
-		at := time.Now().In(zone).Add(-3 * time.Minute)
+		at := scheduledFrom.In(zone).Add(-3 * time.Minute)
 		s.missed(fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour()), 12*time.Hour, "spec: {timeZone: Asia/Kolkata}")
 		s.jobs(1)
 		s.waitPods(1, started)

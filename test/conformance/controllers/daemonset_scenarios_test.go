@@ -130,8 +130,9 @@ var daemonSetScenarios = []scenario{
 	}},
 	{"daemonset/minReadySeconds", func(s *script) {
 		s.node("n0", "")
-		s.create(daemonSet("agent", "spec: {minReadySeconds: 3}"))
+		s.create(daemonSet("agent", untilPatched))
 		s.wait("daemonset/agent", has("numberReady=1 numberAvailable=0"))
+		s.patch("daemonset/agent", "spec: {minReadySeconds: 2}")
 		s.wait("daemonset/agent", onNodes(1))
 	}},
 	{"daemonset/rolling update", func(s *script) {

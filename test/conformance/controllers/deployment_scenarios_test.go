@@ -128,8 +128,9 @@ var deploymentScenarios = []scenario{
 		s.wait("deployment/web", complete(2))
 	}},
 	{"deployment/minReadySeconds", func(s *script) {
-		s.create(deployment("web", "spec: {replicas: 2, minReadySeconds: 3}"))
+		s.create(deployment("web", "spec: {replicas: 2}", untilPatched))
 		s.wait("deployment/web", has("readyReplicas=2 availableReplicas=0"), tells("Available", "False", "MinimumReplicasUnavailable"))
+		s.patch("deployment/web", "spec: {minReadySeconds: 2}")
 		s.wait("deployment/web", complete(2))
 	}},
 	{"deployment/minReadySeconds changed", func(s *script) {

@@ -141,8 +141,9 @@ var jobScenarios = []scenario{
 		s.waitPods(0)
 	}},
 	{"job/active deadline", func(s *script) {
-		s.create(job("work", "spec: {activeDeadlineSeconds: 2, completions: 2, parallelism: 2}"))
+		s.create(job("work", "spec: {activeDeadlineSeconds: 3600, completions: 2, parallelism: 2}"))
 		s.waitPods(2, started)
+		s.patch("job/work", "spec: {activeDeadlineSeconds: 2}")
 		s.wait("job/work", failed("DeadlineExceeded"), tracked)
 	}},
 	{"job/a running pod is deleted", func(s *script) {

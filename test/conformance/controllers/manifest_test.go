@@ -151,6 +151,10 @@ func daemonSet(name string, changes ...string) manifest {
 	return workload("apps/v1", "DaemonSet", name, changes)
 }
 
+// untilPatched keeps pods from being available until the script patches it, so that a busy machine can't miss that they aren't. A
+// Deployment's deadline for progress, 600 s, must be longer.
+const untilPatched = "spec: {minReadySeconds: 300}"
+
 // job runs tasks that wait for the script to end them.
 func job(name string, changes ...string) manifest {
 	return workload("batch/v1", "Job", name, append([]string{

@@ -27,7 +27,7 @@ type scenario struct {
 }
 
 // atOnce is how many scenarios run side by side. They wait more than they work.
-const atOnce = "12"
+const atOnce = "20"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -123,8 +123,9 @@ func replicas(kind string, make func(name string, changes ...string) manifest) [
 			s.wait(ref, sized(3))
 		}},
 		{kind + "/minReadySeconds", func(s *script) {
-			s.create(make("web", "spec: {minReadySeconds: 3}"))
+			s.create(make("web", untilPatched))
 			s.wait(ref, has("readyReplicas=3 availableReplicas=0"))
+			s.patch(ref, "spec: {minReadySeconds: 2}")
 			s.wait(ref, sized(3))
 		}},
 		{kind + "/pods can't be created", func(s *script) {

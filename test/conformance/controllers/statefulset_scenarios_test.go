@@ -130,8 +130,9 @@ var statefulSetScenarios = []scenario{
 		s.wait("statefulset/db", settled(2))
 	}},
 	{"statefulset/minReadySeconds", func(s *script) {
-		s.create(statefulSet("db", "spec: {replicas: 2, minReadySeconds: 2}"))
+		s.create(statefulSet("db", "spec: {replicas: 2}", untilPatched))
 		s.wait("statefulset/db", has("replicas=1 readyReplicas=1 availableReplicas=0"))
+		s.patch("statefulset/db", "spec: {minReadySeconds: 2}")
 		s.wait("statefulset/db", settled(2))
 	}},
 	{"statefulset/rolling update", func(s *script) {
