@@ -24,7 +24,8 @@ show() {
 
 # Job control gives `pinnace up` a process group of its own, so that Ctrl-C doesn't stop it twice.
 set -m
-bin/pinnace up "$@" > >(tee "$log") &
+# bin/assets has all programs, those of another $KUBEBUILDER_ASSETS as links.
+bin/pinnace up --assets-dir bin/assets "$@" > >(tee "$log") &
 up=$!
 set +m
 
@@ -44,7 +45,10 @@ until grep -q '^Pinnace is up' "$log"; do
 done
 
 data=$(dirname "$kubeconfig")
-if [[ " $* " != *" simulated "* && " $* " != *"=simulated "* ]]; then
+endpoint=$(sed -nE 's/.* --runtime-endpoint[= ]([^ ]*).*/\1/p' <<<" $* ")
+if [[ -n $endpoint ]]; then
+  show ctr --address "${endpoint#unix://}" -n k8s.io images import bin/images/hello.tar
+elif [[ " $* " != *" simulated "* && " $* " != *"=simulated "* ]]; then
   show pinnace image load --data-dir "$data" bin/images/hello.tar
 fi
 show kubectl apply --server-side -f config/samples/hello/hello.yaml

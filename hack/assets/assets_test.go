@@ -245,7 +245,12 @@ func TestStoppedBuildSaysSo(t *testing.T) {
 }
 
 func TestUsePrebuilt(t *testing.T) {
-	full, partial, out := t.TempDir(), t.TempDir(), t.TempDir()
+	full, partial, out, whole := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
+	for _, name := range namesOfAssets(controlPlane.assets) {
+		if err := os.WriteFile(filepath.Join(whole, name), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, name := range prebuiltSet {
 		for _, dir := range []string{full, out} {
 			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o755); err != nil {
@@ -263,7 +268,9 @@ func TestUsePrebuilt(t *testing.T) {
 		note      string // what the sentence has to contain; empty means silence
 	}{
 		{"not set", "", controlPlane.assets, nil, ""},
-		{"whole", full, controlPlane.assets, prebuiltSet, "come from " + full},
+		{"the set", full, controlPlane.assets, prebuiltSet, "kubectl come from " + full},
+		{"all that is wanted", whole, controlPlane.assets, namesOfAssets(controlPlane.assets), "all programs come from " + whole},
+		{"all but the node's", whole, slices.Concat(controlPlane.assets, node.assets), prebuiltSet, "kubectl come from " + whole},
 		{"nothing of it wanted", full, node.assets, nil, ""},
 		{"incomplete", partial, controlPlane.assets, nil, "holds no program kube-apiserver, kubectl"},
 		{"absent", filepath.Join(partial, "nowhere"), controlPlane.assets, nil, "is left alone"},

@@ -19,11 +19,13 @@ import (
 const prebuiltVariable = "KUBEBUILDER_ASSETS"
 
 // prebuiltSet is what such a folder has to hold. They are taken together or not at all, for
-// kubectl and kube-apiserver should be of about one age.
+// kubectl and kube-apiserver should be of about one age. The rest is taken only where the folder
+// holds all that is wanted, such as another checkout's bin/assets: containerd and its shim, too,
+// should be of one age.
 var prebuiltSet = []string{"etcd", "kube-apiserver", "kubectl"}
 
-// usePrebuilt returns the assets with those of prebuiltSet linked from dir
-// instead of built, and a sentence for people on what it decided; without one
+// usePrebuilt returns the assets with those of prebuiltSet, or all of them,
+// linked from dir instead of built, and a sentence for people on what it decided; without one
 // it had nothing to decide. out is where assets go: someone who points the
 // variable there means the assets that we build ourselves.
 func usePrebuilt(assets []asset, dir, out string) ([]asset, string) {
@@ -46,13 +48,18 @@ func usePrebuilt(assets []asset, dir, out string) ([]asset, string) {
 	if len(absent) > 0 {
 		return assets, fmt.Sprintf("%s is left alone: %s holds no program %s.", prebuiltVariable, dir, strings.Join(absent, ", "))
 	}
+	whole := !slices.ContainsFunc(assets, func(a asset) bool { return !isProgram(filepath.Join(dir, a.name)) })
+	taken := strings.Join(prebuiltSet, ", ")
+	if whole {
+		taken = "all programs"
+	}
 	assets = slices.Clone(assets)
 	for i, a := range assets {
-		if isPrebuilt(a) {
+		if whole || isPrebuilt(a) {
 			assets[i].recipe = link{target: filepath.Join(dir, a.name)}
 		}
 	}
-	return assets, fmt.Sprintf("%s is set: %s come from %s.", prebuiltVariable, strings.Join(prebuiltSet, ", "), dir)
+	return assets, fmt.Sprintf("%s is set: %s come from %s.", prebuiltVariable, taken, dir)
 }
 
 func isPrebuilt(a asset) bool { return slices.Contains(prebuiltSet, a.name) }
