@@ -43,6 +43,7 @@ on while it is stopped, and it takes them over when it starts again.`,
 	flags.StringVar(&o.Server.ClientCAFile, "client-ca-file", "", "`file` with the authorities of clients' certificates; without, only bearer tokens tell who asks")
 	addKeepFlags(flags, &o.Keep)
 	addResourceFlags(flags, &o.Resources)
+	flags.DurationVar(&o.SyncFrequency, "sync-frequency", o.SyncFrequency, "`time` after which mounted ConfigMaps, Secrets and tokens are brought up to date")
 	flags.StringVar(&o.StaticPodDir, "pod-manifest-path", "", "`folder` with manifests of static pods, which run on this node without an API server")
 	addDownFlags(flags, &o.Down)
 	flags.StringSliceVar(&o.UnsafeSysctls, "allowed-unsafe-sysctls", nil, "`names` of sysctls that pods may set beside the safe ones, such as kernel.msg*,net.core.somaxconn")

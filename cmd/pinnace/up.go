@@ -4,6 +4,9 @@
 package main
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/pinnace-dev/pinnace/internal/up"
@@ -26,8 +29,9 @@ const upExample = `  # One node; then, in another terminal, what the last lines 
   # A hundred nodes without containers and without root
   pinnace up --nodes 100 --runtime simulated --data-dir /tmp/pinnace
 
-  # With a containerd that is there already
-  pinnace up --runtime-endpoint unix:///run/containerd/containerd.sock`
+  # With a containerd that is there already, whose pod network Pinnace sets up
+  pinnace up --runtime-endpoint unix:///run/containerd/containerd.sock \
+    --agent-arg cni-conf-dir=/etc/cni/net.d`
 
 // newUpCommand returns `pinnace up`.
 func newUpCommand() *cobra.Command {
@@ -40,6 +44,9 @@ func newUpCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			o.Out = command.OutOrStdout()
+			if err := checkAgentArgs(o.AgentArgs); err != nil {
+				return err
+			}
 			return up.Run(command.Context(), o)
 		},
 	}
@@ -56,6 +63,21 @@ func newUpCommand() *cobra.Command {
 	flags.StringVar(&o.AuditPolicyFile, "audit-policy-file", "", "audit policy `file` of the API server; the log is DATA-DIR/log/audit.log")
 	flags.BoolVar(&o.PlainSecrets, "plain-secrets", false, "store secrets without encryption")
 	flags.BoolVar(&o.AllAPIGroups, "all-api-groups", false, "also serve the native API groups that Pinnace replaces, at the price of memory")
+	flags.StringArrayVar(&o.AgentArgs, "agent-arg", nil, "further `flag` of pinnace agent, as eviction-hard=memory.available<200Mi; give it once for each")
 	flags.BoolVar(&o.KeepPods, "keep-pods", false, "leave containers running at the end; the next start takes them over")
 	return command
+}
+
+// checkAgentArgs tells of a mistyped flag at once: the agent itself would only die of it again and again.
+func checkAgentArgs(args []string) error {
+	agent := newAgentCommand()
+	for _, arg := range args {
+		if arg == "" || strings.HasPrefix(arg, "-") {
+			return fmt.Errorf("--agent-arg %q: give a flag of pinnace agent without dashes, as sync-frequency=30s", arg)
+		}
+		if err := agent.ParseFlags([]string{"--" + arg}); err != nil {
+			return fmt.Errorf("--agent-arg %q: %w; `pinnace agent --help` lists what there is", arg, err)
+		}
+	}
+	return nil
 }

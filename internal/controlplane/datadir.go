@@ -93,17 +93,42 @@ func LockDataDir(dir string) (release func(), err error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, explain(fmt.Errorf("making the data folder: %w", err), dir)
 	}
-	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	release, err = Hold(filepath.Join(dir, "lock"))
+	var held *HeldError
+	if errors.As(err, &held) {
+		return nil, fmt.Errorf("another process%s holds the data folder %s: stop it, or choose another folder with --data-dir", held.Holder, dir)
+	}
 	if err != nil {
 		return nil, explain(fmt.Errorf("locking the data folder: %w", err), dir)
+	}
+	return release, nil
+}
+
+// HeldError tells that another program holds a lock file.
+type HeldError struct {
+	Path string
+	// Holder is that program, as " (pid 7, pinnace)"; empty where it can't be told.
+	Holder string
+}
+
+// Error is one sentence.
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("another process%s holds %s", e.Holder, e.Path)
+}
+
+// Hold takes a lock file until release is called or the program ends, however
+// it ends. When another program has it, the error is a HeldError.
+func Hold(path string) (release func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another process%s holds the data folder %s: stop it, or choose another folder with --data-dir", holder(path), dir)
+			return nil, &HeldError{path, holder(path)}
 		}
-		return nil, fmt.Errorf("locking the data folder %s: %w", dir, err)
+		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
 	// The lock is the file's, not its content's: the id only helps people.
 	err = f.Truncate(0)
@@ -112,7 +137,7 @@ func LockDataDir(dir string) (release func(), err error) {
 	}
 	if err != nil {
 		_ = f.Close()
-		return nil, explain(fmt.Errorf("writing the lock of the data folder: %w", err), dir)
+		return nil, err
 	}
 	return func() { _ = f.Close() }, nil
 }

@@ -52,7 +52,7 @@ func ReadInfo(dataDir string) (Info, error) {
 	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return Info{}, fmt.Errorf("no `pinnace up` runs with the data folder %s: start it first, or name its folder with --data-dir", dataDir)
+		return Info{}, fmt.Errorf("no `pinnace up` runs with the data folder %s: start it first, or name its folder with --data-dir; a runtime of --runtime-endpoint takes images by its own means, such as `ctr -n k8s.io images import`", dataDir)
 	case errors.Is(err, os.ErrPermission):
 		return Info{}, fmt.Errorf("this user may not read %s: run the command as the user who runs `pinnace up`", path)
 	case err != nil:

@@ -63,7 +63,7 @@ func ChooseSegment(bridge string, candidates []string) (Segment, error) {
 			return Segment{Bridge: bridge, Network: network.Masked()}, nil
 		}
 	}
-	return Segment{}, fmt.Errorf("each of the networks %v for the nodes of this machine is in use here: choose a free one with --node-network", candidates)
+	return Segment{}, fmt.Errorf("each of the networks %v for the nodes of this machine is in use here: free one of them, or run a single node, which needs none", candidates)
 }
 
 func overlapsAny(p netip.Prefix, others []netip.Prefix) bool {

@@ -67,6 +67,8 @@ type AgentOptions struct {
 	Resources AgentResourceOptions
 	// Down says what becomes of the pods when the agent is told to end.
 	Down AgentDownOptions
+	// SyncFrequency is how often mounted ConfigMaps, Secrets and tokens are brought up to date, at least 1 s.
+	SyncFrequency time.Duration
 	// UnsafeSysctls are allowed to pods beside the safe ones; a name may end in "*".
 	UnsafeSysctls []string
 	// StaticPodDir holds manifests of pods that run here without an API server; empty: none.
@@ -87,6 +89,7 @@ func NewAgentOptions() AgentOptions {
 		ClusterCIDR:     "10.244.0.0/16",
 		ServiceCIDR:     "10.97.0.0/16",
 		CgroupRoot:      cgroup.Pods,
+		SyncFrequency:   time.Minute,
 		Keep:            newAgentKeepOptions(),
 		Resources:       newAgentResourceOptions(),
 	}
@@ -96,6 +99,12 @@ func NewAgentOptions() AgentOptions {
 func RunAgent(ctx context.Context, o AgentOptions) error {
 	if o.NodeName == "" {
 		return errors.New("the node has no name: give one with --node-name")
+	}
+	if o.Simulate < 0 {
+		return fmt.Errorf("--simulate %d is no number of nodes: give 0 for a real one", o.Simulate)
+	}
+	if o.SyncFrequency < time.Second {
+		return fmt.Errorf("--sync-frequency %s is too short: give at least 1s", o.SyncFrequency)
 	}
 	if err := o.Down.check(); err != nil {
 		return err
@@ -124,6 +133,7 @@ func RunAgent(ctx context.Context, o AgentOptions) error {
 		References: mgr.GetAPIReader(),
 		Tokens:     tokens(mgr.GetClient()),
 		Events:     mgr.GetEventRecorder("pinnace-agent"),
+		Refresh:    o.SyncFrequency,
 	})
 	nodes := node.NewReconciler(mgr.GetClient(), mgr.GetAPIReader(), node.Options{LookEvery: o.Resources.LookEvery})
 	if o.Simulate > 0 {

@@ -38,11 +38,11 @@ func (m *machine) startAgents(ctx context.Context) error {
 	return m.supervise(ctx, "", supervise.Process{
 		Name: "agent",
 		Path: m.program,
-		Args: []string{
+		Args: append([]string{
 			"agent", "--kubeconfig=" + kubeconfig, "--node-name=node", "--simulate=" + strconv.Itoa(m.options.Nodes),
 			"--cluster-cidr=" + m.options.PodCIDR, "--service-cidr=" + m.options.ServiceCIDR,
 			"--data-dir=" + filepath.Join(m.options.DataDir, "nodes"),
-		},
+		}, m.options.agentFlags()...),
 		Env: memoryEnv,
 	})
 }
@@ -68,7 +68,7 @@ func (m *machine) startAgent(ctx context.Context, n *node) error {
 		Env: memoryEnv,
 	}
 	p.Args = append(p.Args, server...)
-	if m.removesPods() {
+	if !m.options.KeepPods {
 		// What is removed after the agent has gone is told before.
 		p.Args = append(p.Args, "--stop-pods")
 		// Were this program killed, nobody would have asked for the pods to stop.
@@ -81,14 +81,21 @@ func (m *machine) startAgent(ctx context.Context, n *node) error {
 	if n.address().IsValid() {
 		p.Args = append(p.Args, "--node-ip="+n.address().String())
 	}
+	p.Args = append(p.Args, m.options.agentFlags()...)
 	return m.supervise(ctx, n.netns, p)
+}
+
+// agentFlags are the user's own.
+func (o *Options) agentFlags() []string {
+	var out []string
+	for _, arg := range o.AgentArgs {
+		out = append(out, "--"+arg)
+	}
+	return out
 }
 
 // agentStopTimeout is longer than --stop-pods takes at most.
 const agentStopTimeout = 40 * time.Second
-
-// removesPods says whether the containers go at the end: those of runtimes that are ours.
-func (m *machine) removesPods() bool { return !m.options.KeepPods && m.options.RuntimeEndpoint == "" }
 
 // serverArgs give an agent's server a certificate in its node's name, and tell it whose clients to trust.
 func (m *machine) serverArgs(n *node) ([]string, error) {
@@ -116,13 +123,18 @@ func (m *machine) awaitNodes(ctx context.Context) error {
 	var list pcorev1.NodeList
 	var waiting []string
 	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, nodesTimeout, true, func(ctx context.Context) (bool, error) {
+		select {
+		case err := <-m.failed: // An agent that dies again and again registers no node.
+			return false, err
+		default:
+		}
 		if err := c.List(ctx, &list); err != nil {
 			return false, nil //nolint:nilerror // The API server may just be restarting; the timeout ends the wait.
 		}
 		waiting = m.unready(&list)
 		return len(waiting) == 0, nil
 	})
-	if err != nil && ctx.Err() == nil {
+	if wait.Interrupted(err) && ctx.Err() == nil {
 		return fmt.Errorf("after %s these nodes are not Ready: %s; the agents' logs are in %s",
 			nodesTimeout, strings.Join(waiting, "; "), filepath.Join(m.options.DataDir, "log"))
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/pinnace-dev/pinnace/internal/controlplane"
 )
 
 // complete fills in what depends on other options, makes paths absolute, and checks what can be checked before anything starts.
@@ -90,7 +92,7 @@ func (o *Options) checkNetworks() error {
 		return fmt.Errorf("--pod-cidr %s and --service-cidr %s overlap: choose networks that have no address in common", pods, services)
 	}
 	if room := 1 << max(0, nodeBits-pods.Bits()); pods.Bits() > nodeBits || room < o.Nodes {
-		return fmt.Errorf("--pod-cidr %s has no /%d for each of %s: choose a larger network", pods, nodeBits, count(o.Nodes, "node"))
+		return fmt.Errorf("--pod-cidr %s has no /%d for each of %s: choose a larger network", pods, nodeBits, countNodes(o.Nodes))
 	}
 	return nil
 }
@@ -123,4 +125,24 @@ func (o *Options) checkMachine() error {
 		}
 	}
 	return nil
+}
+
+// machineLock is held by who runs containers here.
+const machineLock = "/run/pinnace/lock"
+
+// holdMachine keeps a second run with another data folder out: bridge, packet rules and routes of the machine's own network would be
+// taken from the first.
+func holdMachine() (release func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(machineLock), 0o711); err != nil {
+		return nil, fmt.Errorf("making the folder of locks: %w", err)
+	}
+	release, err = controlplane.Hold(machineLock)
+	var held *controlplane.HeldError
+	if errors.As(err, &held) {
+		return nil, fmt.Errorf("another process%s runs containers on this machine, and they share its network: stop it, or simulate the nodes with --runtime simulated", held.Holder)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking this machine's network: %w", err)
+	}
+	return release, nil
 }

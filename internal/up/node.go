@@ -13,9 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
-
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/pinnace-dev/pinnace/internal/cgroup"
 	"github.com/pinnace-dev/pinnace/internal/containerd"
@@ -23,7 +20,6 @@ import (
 	"github.com/pinnace-dev/pinnace/internal/image"
 	"github.com/pinnace-dev/pinnace/internal/podnetwork"
 	"github.com/pinnace-dev/pinnace/internal/ruleset"
-	"github.com/pinnace-dev/pinnace/internal/runtime/cri"
 	"github.com/pinnace-dev/pinnace/internal/supervise"
 )
 
@@ -67,7 +63,7 @@ func (m *machine) startNetwork(ctx context.Context) error {
 	if !m.options.namespaced() {
 		return nil
 	}
-	done := m.report.step("Making the network of " + count(m.options.Nodes, "node"))
+	done := m.report.step("Making the network of " + countNodes(m.options.Nodes))
 	err := m.makeSegment(ctx)
 	done(err)
 	return err
@@ -113,7 +109,8 @@ func (m *machine) startRuntimes(ctx context.Context) error {
 		return nil
 	}
 	if m.options.RuntimeEndpoint != "" {
-		return m.awaitRuntime(ctx, m.nodes[0])
+		m.removePodsAtEnd(m.nodes[0])
+		return nil
 	}
 	done := m.report.step("Starting containerd")
 	err := m.eachNode(func(n *node) error { return m.startContainerd(ctx, n) })
@@ -171,89 +168,8 @@ func (m *machine) startContainerd(ctx context.Context, n *node) error {
 	if err := m.supervise(ctx, n.netns, p); err != nil {
 		return err
 	}
-	if !m.options.KeepPods {
-		// Pushed after containerd, so done before it stops; the agent has stopped by then.
-		m.push("Stopping the containers of "+n.name, func(ctx context.Context) error {
-			return errors.Join(removePods(ctx, n), n.removeNetwork(ctx))
-		})
-	}
-	return m.awaitRuntime(ctx, n)
-}
-
-// runtimeTimeout bounds how long a runtime takes from its socket to its first answer.
-const runtimeTimeout = 30 * time.Second
-
-func (m *machine) awaitRuntime(ctx context.Context, n *node) error {
-	client, err := cri.Dial(n.endpoint)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = client.Close() }()
-	ctx, cancel := context.WithTimeout(ctx, runtimeTimeout)
-	defer cancel()
-	var last error
-	err = wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		last = client.Ready(ctx)
-		return last == nil, nil
-	})
-	if err != nil {
-		return fmt.Errorf("waiting for the container runtime at %s: %w", n.endpoint, errors.Join(last, err))
-	}
-	return nil
-}
-
-// stopGrace is what containers get to end by themselves when everything stops.
-const stopGrace = 10 * time.Second
-
-// removePods stops and removes every pod of a node whose runtime is ours alone.
-func removePods(ctx context.Context, n *node) error {
-	client, err := cri.Dial(n.endpoint)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = client.Close() }()
-	containers, err := client.ListContainers(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("listing the containers: %w", err)
-	}
-	sandboxes, err := client.ListPodSandbox(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("listing the pods: %w", err)
-	}
-	var all []func() error
-	for _, c := range containers {
-		all = append(all, func() error { return client.StopContainer(ctx, c.Id, stopGrace) })
-	}
-	if err := inParallel(all); err != nil {
-		return fmt.Errorf("stopping the containers: %w", err)
-	}
-	all = nil
-	for _, s := range sandboxes {
-		all = append(all, func() error {
-			return errors.Join(client.StopPodSandbox(ctx, s.Id), client.RemovePodSandbox(ctx, s.Id), cgroup.RemovePod(n.cgroupRoot(), s.GetMetadata().GetUid()))
-		})
-	}
-	if err := inParallel(all); err != nil {
-		return fmt.Errorf("removing the pods: %w", err)
-	}
-	return nil
-}
-
-// inParallel runs a few of the functions at a time and joins what they return.
-func inParallel(all []func() error) error {
-	const width = 8
-	slots := make(chan struct{}, width)
-	errs := make([]error, len(all))
-	var wg sync.WaitGroup
-	for i, do := range all {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = do()
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+	m.removePodsAtEnd(n) // after containerd, so done before it stops; the agent has stopped by then
+	return awaitRuntime(ctx, n)
 }
 
 // cgroupRoot is the parent of the node's pods, its own: an agent kills what runs there and is of no pod that it knows.

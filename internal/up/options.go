@@ -52,6 +52,8 @@ type Options struct {
 	PlainSecrets bool
 	// AllAPIGroups also serves the native API groups that Pinnace replaces.
 	AllAPIGroups bool
+	// AgentArgs are further flags of `pinnace agent`, NAME=VALUE without dashes; they win over ours.
+	AgentArgs []string
 	// KeepPods leaves containers running at the end.
 	KeepPods bool
 	// Out is where progress goes.

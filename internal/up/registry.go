@@ -5,25 +5,44 @@ package up
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"github.com/pinnace-dev/pinnace/internal/controlplane"
 	"github.com/pinnace-dev/pinnace/internal/controlplane/pki"
 	"github.com/pinnace-dev/pinnace/internal/image"
 )
 
-// startRegistry serves the images that `pinnace image load` brings, to holders of a certificate of ours alone.
+// startRegistry serves the images that `pinnace image load` brings, to holders of a certificate of ours alone. A runtime that is
+// configured by others wouldn't know of it.
 func (m *machine) startRegistry(ctx context.Context) error {
-	if !m.options.real() {
+	if !m.options.real() || m.options.RuntimeEndpoint != "" {
 		return nil
 	}
 	done := m.report.step("Starting the image registry")
 	err := m.serveRegistry(ctx)
 	done(err)
 	return err
+}
+
+// checkRegistryPort says before anything starts what would fail in the middle.
+func (m *machine) checkRegistryPort(context.Context) error {
+	if !m.options.real() || m.options.RuntimeEndpoint != "" {
+		return nil
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(m.options.RegistryPort))
+	listener, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("the image registry's address %s is taken by another program: stop that program, or choose another port with --registry-port", address)
+	}
+	if err != nil {
+		return fmt.Errorf("opening the image registry's address: %w", err)
+	}
+	return listener.Close()
 }
 
 func (m *machine) serveRegistry(ctx context.Context) error {

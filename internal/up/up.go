@@ -12,6 +12,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+
 	"github.com/pinnace-dev/pinnace/internal/controlplane"
 	"github.com/pinnace-dev/pinnace/internal/image"
 	"github.com/pinnace-dev/pinnace/internal/install"
@@ -55,6 +59,9 @@ type stop struct {
 // Run starts everything, stays until the context ends or a process can't be kept running, and stops everything. What
 // was started is stopped too when a later step fails. Errors are sentences for the person at the terminal.
 func Run(ctx context.Context, o Options) (err error) {
+	// What libraries log is for programs with a log; the one line that matters is in the error.
+	ctrl.SetLogger(logr.Discard())
+	klog.SetLogger(logr.Discard())
 	m := &machine{options: o, report: &report{out: o.Out, start: time.Now()}, failed: make(chan error, 1)}
 	if err := m.options.complete(); err != nil {
 		return err
@@ -67,6 +74,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer release()
+	if m.options.real() {
+		free, err := holdMachine()
+		if err != nil {
+			return err
+		}
+		defer free()
+	}
 	defer func() { err = errors.Join(err, m.stop(ctx, err)) }()
 
 	m.report.say("Pinnace starts on this machine; its data is in %s.", m.options.DataDir)
@@ -93,6 +107,9 @@ func (m *machine) start(ctx context.Context) error {
 		name string
 		do   func(context.Context) error
 	}{
+		{"", m.checkPrograms},
+		{"", m.checkRegistryPort},
+		{"", m.checkRuntime},
 		{"", m.startNetwork},
 		{"", m.startControlPlane},
 		{"Installing Pinnace's kinds, roles and policies", m.install},
@@ -100,7 +117,7 @@ func (m *machine) start(ctx context.Context) error {
 		{"", m.startRuntimes},
 		{"Starting the manager", m.startManager},
 		{"Starting " + agents(m.options.Nodes), m.startAgents},
-		{"Waiting for " + count(m.options.Nodes, "node") + " to become Ready", m.awaitNodes},
+		{"Waiting for " + countNodes(m.options.Nodes) + " to become Ready", m.awaitNodes},
 	}
 	for _, phase := range phases {
 		done := func(error) {}
@@ -205,7 +222,7 @@ In another terminal:
   %s get pno                        # the nodes
   pinnace convert -f app.yaml | %[4]s apply --server-side -f -
   %[4]s get pinnace -A                  # everything that Pinnace runs`,
-		m.report.elapsed().Seconds(), count(m.options.Nodes, "node"), m.plane.KubeconfigPath(), kubectl)
+		m.report.elapsed().Seconds(), countNodes(m.options.Nodes), m.plane.KubeconfigPath(), kubectl)
 	if m.options.real() && m.options.RuntimeEndpoint == "" {
 		m.report.say("  pinnace image load %sFILE.tar         # an image from `docker save`", m.dataDirFlag())
 	}
@@ -219,11 +236,11 @@ func (m *machine) dataDirFlag() string {
 	return "--data-dir " + m.options.DataDir + " "
 }
 
-func count(n int, noun string) string {
+func countNodes(n int) string {
 	if n == 1 {
-		return "1 " + noun
+		return "1 node"
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return fmt.Sprintf("%d nodes", n)
 }
 
 func agents(n int) string {
