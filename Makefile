@@ -95,7 +95,7 @@ node-suite: assets ## What upstream documents of a pod's life, and a short chaos
 	go -C test/nodesuite test -count=1 -timeout 10m -run TestChaos -args -kills 12 -pods 12 -seed 21
 
 .PHONY: node-suite-debian
-node-suite-debian: assets ## The node suites on Debian's containerd and runc, which apt-get downloads.
+node-suite-debian: assets build images ## The node suites on Debian's containerd and runc, which apt-get downloads.
 	@hack/node-suite-debian.sh
 
 .PHONY: chaos

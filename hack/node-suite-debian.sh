@@ -22,5 +22,6 @@ fi
 "$dir/usr/sbin/runc" --version >/dev/null 2>&1 || skip 'its runc does not run here (libseccomp2 is missing?)'
 
 export PINNACE_TEST_RUNTIME=$dir/usr/bin
+go test -count=1 -timeout 10m -run TestOnRealContainers/a_runtime_that_is_there ./test/e2e
 go test -count=1 -timeout 15m -run TestOnContainerd ./test/agent
 go -C test/nodesuite test -count=1 -timeout 15m -run TestNodeSuite

@@ -18,9 +18,7 @@ import (
 
 // checkNothingLeft stops without --keep-pods and looks for what should have gone with it.
 func checkNothingLeft(t *testing.T, m *machine.Machine) {
-	stop(t, m)
-	start(t, m)
-	scale(t, m, 3)
+	t.Helper()
 	stop(t, m)
 	eventually(t, 20*time.Second, func() error {
 		if left := processesNaming(m.DataDir); len(left) > 0 {
@@ -37,11 +35,20 @@ func checkNothingLeft(t *testing.T, m *machine.Machine) {
 		}
 		return nil
 	})
-	if out, err := exec.Command("nft", "list", "tables").CombinedOutput(); err != nil || strings.Contains(string(out), "pinnace") {
+	if out, err := exec.Command("nft", "list", "tables").CombinedOutput(); err != nil || strings.Contains(string(out), "pinnace") || strings.Contains(string(out), "pn-") {
 		t.Errorf("packet rules are left: %s (%v)", out, err)
 	}
-	if _, err := net.InterfaceByName("pinnace0"); err == nil {
-		t.Error("the bridge pinnace0 is left")
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range interfaces {
+		if i.Name == "pinnace0" || strings.HasPrefix(i.Name, "pn-") {
+			t.Errorf("the interface %s is left", i.Name)
+		}
+	}
+	if left, _ := filepath.Glob("/run/netns/pn-*"); len(left) > 0 {
+		t.Errorf("network namespaces are left: %v", left)
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// TestTwoNodes runs the sample on two nodes with networks of their own: the pods are spread, the address answers from
+// testTwoNodes runs the sample on two nodes with networks of their own: the pods are spread, the address answers from
 // this machine, and nothing is left of the networks afterwards.
-func TestTwoNodes(t *testing.T) {
+func testTwoNodes(t *testing.T) {
 	m := realMachine(t)
 	start(t, m, "--nodes", "2")
 	applySample(t, m)
@@ -49,4 +49,5 @@ func TestTwoNodes(t *testing.T) {
 			t.Errorf("the machine does not reach %s: %v", p.name, err)
 		}
 	}
+	checkNothingLeft(t, m)
 }

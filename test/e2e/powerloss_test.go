@@ -20,68 +20,61 @@ import (
 	"github.com/pinnace-dev/pinnace/test/machine"
 )
 
-// TestPowerLoss kills without warning, first `pinnace up` alone and then every process with all containers. With the same data folder the
-// same pods are there afterwards, each once.
-func TestPowerLoss(t *testing.T) {
-	m := realMachine(t)
+// checkUpKilled kills `pinnace up` alone. With the same data folder the same pods are there afterwards, and ran on.
+func checkUpKilled(t *testing.T, m *machine.Machine) {
+	before, shimsBefore := pods(t, m), shims(t, m)
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	start(t, m)
-	applySample(t, m)
-	before := pods(t, m)
+	scale(t, m, len(before))
+	eventually(t, time.Minute, func() error { return allAnswer(t, m) })
+	if after := pods(t, m); !slices.Equal(before, after) {
+		t.Errorf("the pods changed:\nbefore %v\nafter  %v", before, after)
+	}
+	if after := shims(t, m); !slices.Equal(shimsBefore, after) {
+		t.Errorf("the containers did not run on: shims %v, then %v", shimsBefore, after)
+	}
+}
 
-	t.Run("kill -9 of pinnace up", func(t *testing.T) {
-		shimsBefore := shims(t, m)
-		if err := m.Kill(); err != nil {
+// checkPowerLoss kills every process with all containers, without warning. The same pods are there afterwards, each once and
+// restarted once.
+func checkPowerLoss(t *testing.T, m *machine.Machine) {
+	before := pods(t, m)
+	everything := processTree(t, append(shims(t, m), m.PID()))
+	for _, pid := range m.Processes() {
+		everything = append(everything, pid)
+	}
+	for _, pid := range everything {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			t.Fatal(err)
 		}
-		start(t, m)
-		scale(t, m, len(before))
-		eventually(t, time.Minute, func() error { return allAnswer(t, m) })
-		if after := pods(t, m); !slices.Equal(before, after) {
-			t.Errorf("the pods changed:\nbefore %v\nafter  %v", before, after)
+	}
+	if err := m.Kill(); err != nil { // It is gone; this waits for it.
+		t.Fatal(err)
+	}
+	start(t, m)
+	eventually(t, 2*time.Minute, func() error {
+		if now := len(shims(t, m)); now != len(before) {
+			return fmt.Errorf("%d sandboxes run for %d pods", now, len(before))
 		}
-		if after := shims(t, m); !slices.Equal(shimsBefore, after) {
-			t.Errorf("the containers did not run on: shims %v, then %v", shimsBefore, after)
-		}
+		return allAnswer(t, m)
 	})
-	t.Run("kill -9 of everything", func(t *testing.T) {
-		everything := processTree(t, append(shims(t, m), m.PID()))
-		for _, pid := range m.Processes() {
-			everything = append(everything, pid)
-		}
-		for _, pid := range everything {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-				t.Fatal(err)
-			}
-		}
-		if err := m.Kill(); err != nil { // It is gone; this waits for it.
+	scale(t, m, len(before))
+	var want, got []string
+	for _, p := range before {
+		restarts, err := strconv.Atoi(p.restarts)
+		if err != nil {
 			t.Fatal(err)
 		}
-		start(t, m)
-		eventually(t, 2*time.Minute, func() error {
-			if now := len(shims(t, m)); now != len(before) {
-				return fmt.Errorf("%d sandboxes run for %d pods", now, len(before))
-			}
-			return allAnswer(t, m)
-		})
-		scale(t, m, len(before))
-		var uids, again []string
-		for _, p := range before {
-			uids = append(uids, p.uid)
-		}
-		for _, p := range pods(t, m) {
-			again = append(again, p.uid)
-		}
-		slices.Sort(uids)
-		slices.Sort(again)
-		if !slices.Equal(uids, again) {
-			t.Errorf("the pods changed:\nbefore %v\nafter  %v", uids, again)
-		}
-		restarts := kubectl(t, m, "get", "ppo", "-n", "hello", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}")
-		if want := strings.TrimSpace(strings.Repeat("1 ", len(before))); restarts != want {
-			t.Errorf("the restart counts are %q, want %q", restarts, want)
-		}
-	})
-	t.Run("Ctrl-C leaves nothing behind", func(t *testing.T) { checkNothingLeft(t, m) })
+		want = append(want, fmt.Sprintf("%s %s restarted %d times", p.name, p.uid, restarts+1))
+	}
+	for _, p := range pods(t, m) {
+		got = append(got, fmt.Sprintf("%s %s restarted %s times", p.name, p.uid, p.restarts))
+	}
+	if !slices.Equal(want, got) {
+		t.Errorf("the pods changed:\nwant %v\ngot  %v", want, got)
+	}
 }
 
 // shims are the processes that hold the sandboxes of this machine's node, one a pod.

@@ -6,14 +6,19 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/pinnace-dev/pinnace/test/machine"
 )
 
 // TestUpRefusesInOneSentence shows that what can't work is said in one sentence with the way out, and that nothing is
 // left half-started.
 func TestUpRefusesInOneSentence(t *testing.T) {
+	t.Parallel()
 	t.Run("a taken port", func(t *testing.T) {
 		m := newMachine(t)
 		taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", m.APIPort))
@@ -23,15 +28,7 @@ func TestUpRefusesInOneSentence(t *testing.T) {
 		defer func() { _ = taken.Close() }()
 		out := refused(t, m.Command("--runtime", "simulated"))
 		wantAll(t, out, fmt.Sprint(m.APIPort), "--api-port")
-		if left := processesNaming(m.DataDir); len(left) > 0 {
-			t.Errorf("left running: %v", left)
-		}
-	})
-	t.Run("a data folder in use", func(t *testing.T) {
-		m := newMachine(t)
-		start(t, m, "--runtime", "simulated")
-		wantAll(t, refused(t, m.Command("--runtime", "simulated")), fmt.Sprintf("pid %d", m.PID()), "--data-dir")
-		kubectl(t, m, "get", "pno") // the first one is unharmed
+		wantNothing(t, m)
 	})
 	t.Run("not root", func(t *testing.T) {
 		m := newMachine(t)
@@ -47,6 +44,28 @@ func TestUpRefusesInOneSentence(t *testing.T) {
 	t.Run("a runtime that isn't known", func(t *testing.T) {
 		wantAll(t, refused(t, newMachine(t).Command("--runtime", "docker")), "docker", "containerd", "simulated")
 	})
+	t.Run("a runtime that isn't there", func(t *testing.T) {
+		if syscall.Geteuid() != 0 {
+			t.Skip("SKIPPED: without root, that is what is said")
+		}
+		m := newMachine(t)
+		wantAll(t, refused(t, m.Command("--runtime-endpoint", "unix://"+m.DataDir+"/none.sock")), "no container runtime at "+m.DataDir+"/none.sock", "--runtime-endpoint")
+		wantNothing(t, m)
+	})
+	t.Run("a taken port of the registry", func(t *testing.T) {
+		if syscall.Geteuid() != 0 {
+			t.Skip("SKIPPED: without root, that is what is said")
+		}
+		m := newMachine(t)
+		taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", m.RegistryPort))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = taken.Close() }()
+		wantAll(t, refused(t, m.Command("--nodes", "2")), fmt.Sprint(m.RegistryPort), "--registry-port")
+		wantNothing(t, m)
+	})
+	t.Run("a full disk", func(t *testing.T) { refuseFullDisk(t) })
 	t.Run("networks that overlap", func(t *testing.T) {
 		wantAll(t, refused(t, newMachine(t).Command("--runtime", "simulated", "--pod-cidr", "10.240.0.0/16", "--service-cidr", "10.240.7.0/24")), "overlap", "--pod-cidr")
 	})
@@ -63,4 +82,33 @@ func wantAll(t *testing.T, out string, parts ...string) {
 			t.Errorf("%q does not say %q", out, part)
 		}
 	}
+}
+
+// wantNothing looks for what a refused start has left.
+func wantNothing(t *testing.T, m *machine.Machine) {
+	t.Helper()
+	if left := processesNaming(m.DataDir); len(left) > 0 {
+		t.Errorf("left running: %v", left)
+	}
+	if entries, _ := os.ReadDir(filepath.Join(m.DataDir, "nodes")); len(entries) > 0 {
+		t.Errorf("nodes are begun: %v", entries)
+	}
+}
+
+// refuseFullDisk needs root for a small disk of its own.
+func refuseFullDisk(t *testing.T) {
+	if syscall.Geteuid() != 0 {
+		t.Skip("SKIPPED: mounting a small disk needs root")
+	}
+	m := newMachine(t)
+	if err := syscall.Mount("tmpfs", m.DataDir, "tmpfs", 0, "size=50m"); err != nil {
+		t.Skipf("SKIPPED: no tmpfs can be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(m.DataDir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	wantAll(t, refused(t, m.Command("--runtime", "simulated")), m.DataDir, "MB left", "--data-dir")
+	wantNothing(t, m)
 }

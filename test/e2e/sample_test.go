@@ -23,16 +23,27 @@ import (
 // startTimeout bounds a start in a machine that may be busy with other tests.
 const startTimeout = 3 * time.Minute
 
-// TestSampleOnRealContainers is the story of the README: start, sample, answers, every process killed, restart, stop.
-func TestSampleOnRealContainers(t *testing.T) {
+// TestOnRealContainers runs one story after the other, since they share this machine's network; simulated nodes run beside.
+func TestOnRealContainers(t *testing.T) {
+	t.Parallel()
+	t.Run("sample", testSample)
+	t.Run("two nodes", testTwoNodes)
+	t.Run("a runtime that is there", testRuntimeThere)
+}
+
+// testSample is the story of the README: start, sample, answers, every process killed, restart, the power lost, stop.
+func testSample(t *testing.T) {
 	m := realMachine(t)
 	policy := m.Path("test/e2e/testdata/audit-policy.yaml")
-	start(t, m, "--audit-policy-file", policy)
+	start(t, m, "--audit-policy-file", policy, "--agent-arg", "sync-frequency=10s")
 	applySample(t, m)
 
 	t.Run("kubectl shows the sample", func(t *testing.T) { checkColumns(t, m) })
 	t.Run("two pods answer on the address", func(t *testing.T) { checkAddress(t, m) })
 	t.Run("the write budget holds", func(t *testing.T) { checkWrites(t, m) })
+	t.Run("a second machine beside is refused", func(t *testing.T) {
+		wantAll(t, refused(t, newMachine(t).Command()), fmt.Sprintf("pid %d", m.PID()), "--runtime simulated")
+	})
 	t.Run("config reaches the container", func(t *testing.T) { checkConfig(t, m) })
 	for _, process := range []string{"manager", "agent-node-1", "containerd-node-1", "kube-apiserver", "etcd"} {
 		t.Run("kill -9 of "+process, func(t *testing.T) { checkKill(t, m, process) })
@@ -42,6 +53,8 @@ func TestSampleOnRealContainers(t *testing.T) {
 	before := pods(t, m)
 	t.Run("a deleted pod is replaced and its container gone", func(t *testing.T) { checkDeletedPod(t, m, before[0]) })
 	t.Run("restart with the containers running on", func(t *testing.T) { checkRestart(t, m) })
+	t.Run("kill -9 of pinnace up", func(t *testing.T) { checkUpKilled(t, m) })
+	t.Run("kill -9 of everything", func(t *testing.T) { checkPowerLoss(t, m) })
 	t.Run("Ctrl-C leaves nothing behind", func(t *testing.T) { checkNothingLeft(t, m) })
 }
 
@@ -65,6 +78,7 @@ func newMachine(t *testing.T) *machine.Machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		stop(t, m)
 		if t.Failed() {
 			saveLogs(t, dir)
 		}
@@ -82,7 +96,6 @@ func start(t *testing.T, m *machine.Machine, args ...string) {
 	if err := m.Start(ctx, args...); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { stop(t, m) })
 }
 
 func stop(t *testing.T, m *machine.Machine) {
@@ -97,6 +110,12 @@ func stop(t *testing.T, m *machine.Machine) {
 func applySample(t *testing.T, m *machine.Machine) {
 	t.Helper()
 	pinnace(t, m, "image", "load", "--data-dir", m.DataDir, m.Path("bin/images/hello.tar"))
+	deploySample(t, m)
+}
+
+// deploySample needs the image to be there.
+func deploySample(t *testing.T, m *machine.Machine) {
+	t.Helper()
 	kubectl(t, m, "apply", "--server-side", "-f", m.Path("config/samples/hello/hello.yaml"))
 	kubectl(t, m, "wait", "--for=condition=Ready", "pdeploy/hello", "-n", "hello", "--timeout=120s")
 }
@@ -239,7 +258,7 @@ func checkRestart(t *testing.T, m *machine.Machine) {
 	}
 	watch := watchAnswers(before)
 	stop(t, m)
-	start(t, m, "--keep-pods")
+	start(t, m)
 	scale(t, m, 3)
 	if failures := watch(); len(failures) > 0 {
 		t.Errorf("over the restart the sample did not answer: %v", failures)

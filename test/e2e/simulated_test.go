@@ -11,11 +11,24 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pinnace-dev/pinnace/test/machine"
 )
 
-// TestOnlineBoutiqueOnSimulatedNodes is a user's first large application, from upstream's manifests to all Ready.
-func TestOnlineBoutiqueOnSimulatedNodes(t *testing.T) {
+// TestOnSimulatedNodes needs no root: what a user does with nodes that run no containers.
+func TestOnSimulatedNodes(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
+	start(t, m, "--nodes", "3", "--runtime", "simulated")
+	t.Run("a data folder in use is refused", func(t *testing.T) {
+		wantAll(t, refused(t, m.Command("--runtime", "simulated")), fmt.Sprintf("pid %d", m.PID()), "--data-dir")
+		kubectl(t, m, "get", "pno") // the first one is unharmed
+	})
+	t.Run("Online Boutique", func(t *testing.T) { checkBoutique(t, m) })
+}
+
+// checkBoutique is a user's first large application, from upstream's manifests to all Ready.
+func checkBoutique(t *testing.T, m *machine.Machine) {
 	corpus := m.Path("../shared/corpus/online-boutique")
 	if _, err := os.Stat(corpus); err != nil {
 		if os.Getenv("CI") != "" {
@@ -23,8 +36,6 @@ func TestOnlineBoutiqueOnSimulatedNodes(t *testing.T) {
 		}
 		t.Skip("SKIPPED: ../shared/corpus is not beside the repository")
 	}
-	start(t, m, "--nodes", "3", "--runtime", "simulated")
-
 	converted := pinnace(t, m, "convert", "-f", corpus)
 	if _, err := m.Kubectl(t.Context(), converted, "apply", "--server-side", "-f", "-"); err != nil {
 		t.Fatal(err)
