@@ -31,7 +31,7 @@ const testImage = "registry.test/prog:1"
 var variants = map[string]func(*v1.Config){
 	"1":      func(*v1.Config) {},
 	"latest": func(*v1.Config) {},
-	"2":      func(c *v1.Config) { c.Labels = map[string]string{"variant": "2"} },
+	"2":      func(*v1.Config) {},
 	"user":   func(c *v1.Config) { c.User = "1234:2345" },
 	"named":  func(c *v1.Config) { c.User = "somebody" },
 	"config": func(c *v1.Config) {
@@ -53,6 +53,8 @@ func pushImages(ctx context.Context, w *world, program string) error {
 			return err
 		}
 		config = config.DeepCopy()
+		// Each is an image of its own: the runtime names a container's image by any of its tags.
+		config.Config.Labels = map[string]string{"variant": tag}
 		change(&config.Config)
 		variant, err := mutate.ConfigFile(built, config)
 		if err != nil {
