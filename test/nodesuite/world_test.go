@@ -20,11 +20,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	agentnode "github.com/pinnace-dev/pinnace/controllers/agent/node"
@@ -57,6 +59,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
+	ctrllog.SetLogger(logr.Discard()) // What a manager of the suite's own starts and stops is no news.
 	// Cases wait most of the time: as many at a time as CPUs would be too few.
 	if err := flag.Set("test.parallel", fmt.Sprint(*width)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
