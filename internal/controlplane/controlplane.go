@@ -291,7 +291,7 @@ func (cp *ControlPlane) supervise(ctx context.Context, name string, runner super
 func (cp *ControlPlane) onProcess(e supervise.Event) {
 	if e.State == supervise.Failed {
 		select {
-		case cp.failed <- &supervise.GaveUpError{Name: e.Name, Err: e.Err, Log: e.Log}:
+		case cp.failed <- gaveUp(e, cp.layout.dir, fullBytes):
 		default: // the first failure is the one to tell
 		}
 	}
@@ -303,6 +303,15 @@ func (cp *ControlPlane) onProcess(e supervise.Event) {
 	if cp.options.OnProcess != nil {
 		cp.options.OnProcess(e)
 	}
+}
+
+// gaveUp says why a process isn't restarted any more. Of a full disk the log
+// has much to tell, and no sentence.
+func gaveUp(e supervise.Event, dir string, needed uint64) error {
+	if err := checkFree(dir, needed); err != nil {
+		return fmt.Errorf("%s is not restarted any more: %w", e.Name, err)
+	}
+	return &supervise.GaveUpError{Name: e.Name, Err: e.Err, Log: e.Log}
 }
 
 // startupPagesAfter leaves time for what follows a start: CRDs are installed,

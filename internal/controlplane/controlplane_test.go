@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/pinnace-dev/pinnace/internal/supervise"
 )
 
 // fakeAssets has empty programs: enough for what comes before they are run.
@@ -99,6 +101,13 @@ func TestDiskFull(t *testing.T) {
 	err := checkFree(dir, 1<<62)
 	if err == nil || !strings.Contains(err.Error(), "the disk of "+dir+" has only ") || !strings.Contains(err.Error(), "make room there") {
 		t.Errorf("got %v", err)
+	}
+	event := supervise.Event{Name: Etcd, Err: errors.New("it ended"), Log: []string{"a line"}}
+	if got := gaveUp(event, dir, 1<<62).Error(); !strings.Contains(got, "etcd is not restarted any more: the disk of "+dir) || strings.Contains(got, "a line") {
+		t.Errorf("got %v", got)
+	}
+	if got := gaveUp(event, dir, 1).Error(); !strings.Contains(got, "it ended") || !strings.Contains(got, "a line") {
+		t.Errorf("got %v", got)
 	}
 	full := &os.PathError{Op: "write", Path: "/d/x", Err: syscall.ENOSPC}
 	if got := explain(full, "/d"); !strings.HasPrefix(got.Error(), "the disk of /d is full: make room there") || !errors.Is(got, syscall.ENOSPC) {

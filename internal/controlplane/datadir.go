@@ -23,6 +23,9 @@ import (
 // it helps.
 const MinFreeBytes = 200 << 20
 
+// fullBytes is the space below which a disk is as good as full.
+const fullBytes = 10 << 20
+
 // layout names the files of one data folder.
 type layout struct{ dir string }
 
@@ -91,7 +94,7 @@ func explain(err error, dir string) error {
 // another program holds it, the error names that program.
 func LockDataDir(dir string) (release func(), err error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, explain(fmt.Errorf("making the data folder: %w", err), dir)
+		return nil, explain(fmt.Errorf("making the data folder; --data-dir names another: %w", err), dir)
 	}
 	release, err = Hold(filepath.Join(dir, "lock"))
 	var held *HeldError

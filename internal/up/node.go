@@ -153,9 +153,7 @@ func (m *machine) startContainerd(ctx context.Context, n *node) error {
 		return err
 	}
 	if !m.options.KeepPods {
-		m.push("", func(context.Context) error {
-			return errors.Join(n.containerd.RemoveState(), cgroup.RemoveEmpty(n.cgroupRoot()))
-		})
+		m.push("", func(context.Context) error { return n.containerd.RemoveState() })
 	}
 	p := supervise.Process{
 		Name:    "containerd-" + n.name,

@@ -135,7 +135,7 @@ func (m *machine) removePodsAtEnd(n *node) {
 		return
 	}
 	m.push("Stopping the containers of "+n.name, func(ctx context.Context) error {
-		return errors.Join(m.removePods(ctx, n), n.removeNetwork(ctx))
+		return errors.Join(m.removePods(ctx, n), cgroup.RemoveEmpty(n.cgroupRoot()), n.removeNetwork(ctx))
 	})
 }
 

@@ -6,9 +6,11 @@ package e2e
 import (
 	"bytes"
 	"cmp"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +18,19 @@ import (
 
 	"github.com/pinnace-dev/pinnace/test/machine"
 )
+
+// atOnce is how many stories run side by side at least: one may wait for another (see counting).
+const atOnce = "3"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if runtime.GOMAXPROCS(0) < 3 {
+		if err := flag.Set("test.parallel", atOnce); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // pod is what must not change while other processes come and go.
 type pod struct{ name, uid, ip, container, restarts string }

@@ -4,6 +4,8 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"os"
@@ -19,6 +21,9 @@ import (
 // checkNothingLeft stops without --keep-pods and looks for what should have gone with it.
 func checkNothingLeft(t *testing.T, m *machine.Machine) {
 	t.Helper()
+	if len(cgroups(t, m)) == 0 {
+		t.Error("the pods' cgroups aren't where they were looked for")
+	}
 	stop(t, m)
 	eventually(t, 20*time.Second, func() error {
 		if left := processesNaming(m.DataDir); len(left) > 0 {
@@ -47,9 +52,28 @@ func checkNothingLeft(t *testing.T, m *machine.Machine) {
 			t.Errorf("the interface %s is left", i.Name)
 		}
 	}
+	if left := cgroups(t, m); len(left) > 0 {
+		t.Errorf("cgroups are left: %v", left)
+	}
 	if left, _ := filepath.Glob("/run/netns/pn-*"); len(left) > 0 {
 		t.Errorf("network namespaces are left: %v", left)
 	}
+}
+
+// cgroups are the parents of the first node's pods, in each hierarchy; internal/up names them after the node's folder.
+func cgroups(t *testing.T, m *machine.Machine) []string {
+	t.Helper()
+	sum := sha256.Sum256([]byte(filepath.Join(m.DataDir, "nodes", "node-1")))
+	name := "pinnace-" + hex.EncodeToString(sum[:4])
+	var out []string
+	for _, pattern := range []string{"/sys/fs/cgroup/" + name, "/sys/fs/cgroup/*/" + name} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, found...)
+	}
+	return out
 }
 
 // processesNaming lists the processes that have a text on their command line or are below a folder's containerd.

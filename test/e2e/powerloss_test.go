@@ -41,13 +41,16 @@ func checkUpKilled(t *testing.T, m *machine.Machine) {
 // restarted once.
 func checkPowerLoss(t *testing.T, m *machine.Machine) {
 	before := pods(t, m)
+	// All are stopped first: none may see another die, and begin anew what then survives.
 	everything := processTree(t, append(shims(t, m), m.PID()))
 	for _, pid := range m.Processes() {
 		everything = append(everything, pid)
 	}
-	for _, pid := range everything {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			t.Fatal(err)
+	for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+		for _, pid := range everything {
+			if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.Fatal(err)
+			}
 		}
 	}
 	if err := m.Kill(); err != nil { // It is gone; this waits for it.

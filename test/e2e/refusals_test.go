@@ -16,9 +16,8 @@ import (
 )
 
 // TestUpRefusesInOneSentence shows that what can't work is said in one sentence with the way out, and that nothing is
-// left half-started.
+// left half-started. It goes before the stories that run in parallel: beside a machine with containers another is refused for that.
 func TestUpRefusesInOneSentence(t *testing.T) {
-	t.Parallel()
 	t.Run("a taken port", func(t *testing.T) {
 		m := newMachine(t)
 		taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", m.APIPort))

@@ -18,6 +18,8 @@ import (
 // TestOnSimulatedNodes needs no root: what a user does with nodes that run no containers.
 func TestOnSimulatedNodes(t *testing.T) {
 	t.Parallel()
+	counting.Lock()
+	counting.Unlock() //nolint:staticcheck // It is only waited for.
 	m := newMachine(t)
 	start(t, m, "--nodes", "3", "--runtime", "simulated")
 	t.Run("a data folder in use is refused", func(t *testing.T) {
