@@ -114,7 +114,7 @@ func (m *machine) serverArgs(n *node) ([]string, error) {
 	return []string{"--tls-cert-file=" + pair.CertFile, "--tls-private-key-file=" + pair.KeyFile, "--client-ca-file=" + authority}, nil
 }
 
-// awaitNodes waits until each node says that it is Ready.
+// awaitNodes waits until each node says that it is Ready, and is open for pods.
 func (m *machine) awaitNodes(ctx context.Context) error {
 	c, err := client.New(m.plane.RESTConfig(), client.Options{Scheme: setup.NewScheme()})
 	if err != nil {
@@ -164,7 +164,7 @@ func unreadyReason(list *pcorev1.NodeList, name string) string {
 		for _, c := range list.Items[i].Status.Conditions {
 			if c.Type == corev1.NodeReady {
 				if c.Status == corev1.ConditionTrue {
-					return ""
+					return closedReason(&list.Items[i])
 				}
 				return c.Message
 			}
@@ -172,6 +172,16 @@ func unreadyReason(list *pcorev1.NodeList, name string) string {
 		return "it has not reported yet"
 	}
 	return "it has not registered"
+}
+
+// closedReason: a node is Ready a moment before the manager opens it, and pods that are made then all go to the first that is open.
+func closedReason(node *pcorev1.Node) string {
+	for _, taint := range node.Spec.Taints {
+		if taint.Key == corev1.TaintNodeNotReady {
+			return "it is not open for pods yet"
+		}
+	}
+	return ""
 }
 
 // routeToNodes lets the machine itself reach pods and services of nodes that have a network of their own.
