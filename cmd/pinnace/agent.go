@@ -36,6 +36,7 @@ on while it is stopped, and it takes them over when it starts again.`,
 	flags.StringVar(&o.CNIConfDir, "cni-conf-dir", o.CNIConfDir, "`folder` into which the pod network's configuration is written; empty leaves the network to others")
 	flags.StringVar(&o.ClusterCIDR, "cluster-cidr", o.ClusterCIDR, "`network` of all pods")
 	flags.StringVar(&o.ServiceCIDR, "service-cidr", o.ServiceCIDR, "`network` of the services' addresses")
+	flags.StringVar(&o.PacketTable, "packet-table", o.PacketTable, "nftables `table` of services and host ports, this agent's alone; two agents in one network namespace need two")
 	flags.IntVar(&o.Simulate, "simulate", 0, "play this `number` of nodes, NODE-NAME-1 and so on, without any runtime")
 	flags.StringVar(&o.Server.Address, "listen-address", "", "`address` of the agent's server, for logs, exec and metrics; unless given port 10350 of the node's address, or any that is free")
 	flags.StringVar(&o.Server.CertFile, "tls-cert-file", "", "`file` with the server's certificate; unless given the agent makes one and tells its key in the Node")

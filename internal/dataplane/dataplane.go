@@ -17,8 +17,8 @@ import (
 	"github.com/pinnace-dev/pinnace/internal/ruleset"
 )
 
-// tableName is the one table per family that is ours; nobody else should touch it.
-const tableName = "pinnace"
+// DefaultTable names the one table per family that is an agent's; nobody else should touch it. Two agents in one network namespace need two.
+const DefaultTable = "pinnace"
 
 // Dataplane keeps the table of one address family. It is safe for concurrent use.
 type Dataplane struct {
@@ -31,13 +31,14 @@ type Dataplane struct {
 	synced bool
 }
 
-// New prepares the dataplane in the network namespace of the process. It needs the nft program and root, and says so.
-func New(config ruleset.Config) (*Dataplane, error) {
+// New prepares the dataplane in the network namespace of the process, in the table of the given name. It needs the nft program and
+// root, and says so.
+func New(table string, config ruleset.Config) (*Dataplane, error) {
 	family := knftables.IPv4Family
 	if config.Family == ruleset.IPv6 {
 		family = knftables.IPv6Family
 	}
-	nft, err := knftables.New(family, tableName)
+	nft, err := knftables.New(family, table)
 	if err != nil {
 		return nil, fmt.Errorf("services need the program nft, version 1.0.1 or later, and root: install the package nftables: %w", err)
 	}

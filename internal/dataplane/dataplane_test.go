@@ -43,7 +43,7 @@ func newPlane(fake *counting) *Dataplane {
 }
 
 func newFake() *counting {
-	return &counting{Fake: knftables.NewFake(knftables.IPv4Family, tableName)}
+	return &counting{Fake: knftables.NewFake(knftables.IPv4Family, DefaultTable)}
 }
 
 // dumpOf is the table that a dataplane makes which is given everything at once.

@@ -196,7 +196,7 @@ func TestRealTraffic(t *testing.T) {
 	}
 	var plane *Dataplane
 	nsenter(func() (err error) {
-		plane, err = New(config)
+		plane, err = New(DefaultTable, config)
 		return err
 	})
 	update := func(fragments map[string]ruleset.Fragment) {

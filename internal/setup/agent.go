@@ -55,6 +55,8 @@ type AgentOptions struct {
 	CNIConfDir string
 	// ClusterCIDR is the network of all pods, ServiceCIDR that of Pinnace's services.
 	ClusterCIDR, ServiceCIDR string
+	// PacketTable is the nftables table of services and host ports. It is this agent's alone: it is replaced whole.
+	PacketTable string
 	// CgroupRoot is the parent of the pods' cgroups. It is this agent's alone: what runs below it and is of no pod of this node is killed.
 	CgroupRoot string
 	// Simulate plays that many nodes without a runtime; 0 is one real node.
@@ -88,6 +90,7 @@ func NewAgentOptions() AgentOptions {
 		RuntimeEndpoint: "unix:///run/containerd/containerd.sock",
 		ClusterCIDR:     "10.244.0.0/16",
 		ServiceCIDR:     "10.97.0.0/16",
+		PacketTable:     dataplane.DefaultTable,
 		CgroupRoot:      cgroup.Pods,
 		SyncFrequency:   time.Minute,
 		Keep:            newAgentKeepOptions(),
@@ -320,7 +323,7 @@ func addNodeNetwork(mgr ctrl.Manager, o AgentOptions) error {
 	if err != nil {
 		return fmt.Errorf("--service-cidr %q is no network: give one such as 10.97.0.0/16", o.ServiceCIDR)
 	}
-	table, err := dataplane.New(ruleset.Config{
+	table, err := dataplane.New(o.PacketTable, ruleset.Config{
 		Family: ruleset.IPv4, NodeName: o.NodeName,
 		ClusterCIDRs: []netip.Prefix{pods}, ServiceCIDRs: []netip.Prefix{services},
 	})

@@ -124,7 +124,7 @@ func (n *node) removeNetwork(ctx context.Context) error {
 	if n.netns != "" {
 		return nil
 	}
-	table, err := dataplane.New(ruleset.Config{Family: ruleset.IPv4, NodeName: n.name})
+	table, err := dataplane.New(dataplane.DefaultTable, ruleset.Config{Family: ruleset.IPv4, NodeName: n.name})
 	if err != nil {
 		return err
 	}

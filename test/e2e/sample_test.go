@@ -153,7 +153,7 @@ func checkAddress(t *testing.T, m *machine.Machine) {
 			answered[from[1]] = true
 		}
 		if len(answered) < 2 {
-			return fmt.Errorf("only %d pods have answered", len(answered))
+			return fmt.Errorf("only %d pods have answered; the last answer was %.100q", len(answered), body)
 		}
 		return nil
 	})

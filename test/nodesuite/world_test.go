@@ -30,6 +30,8 @@ import (
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	agentnode "github.com/pinnace-dev/pinnace/controllers/agent/node"
+	"github.com/pinnace-dev/pinnace/internal/dataplane"
+	"github.com/pinnace-dev/pinnace/internal/ruleset"
 	"github.com/pinnace-dev/pinnace/internal/setup"
 	"github.com/pinnace-dev/pinnace/internal/supervise"
 	"github.com/pinnace-dev/pinnace/test/env"
@@ -40,6 +42,8 @@ const (
 	nodeName = "suite-1"
 	bridge   = "pnsuite0"
 	podCIDR  = "10.215.0.0/16"
+	// packetTable isn't the one of a Pinnace that runs on the same machine, such as an end-to-end test's.
+	packetTable = "pnsuite"
 )
 
 // cgroupRoot is the parent of the suite's pods, this run's own.
@@ -167,7 +171,7 @@ func (w *world) startAgent(t *testing.T) {
 	t.Helper()
 	o := setup.NewAgentOptions()
 	o.Kubeconfig, o.NodeName, o.DataDir, o.RuntimeEndpoint = w.env.Kubeconfig, nodeName, w.dataDir(), w.node.Config.Endpoint()
-	o.ClusterCIDR, o.ServiceCIDR, o.CgroupRoot = podCIDR, "10.216.0.0/16", cgroupRoot
+	o.ClusterCIDR, o.ServiceCIDR, o.PacketTable, o.CgroupRoot = podCIDR, "10.216.0.0/16", packetTable, cgroupRoot
 	// The node has written the configuration of its network already.
 	o.CNIConfDir = w.node.Config.CNIConfDir
 	adapt(&o)
@@ -181,6 +185,9 @@ func (w *world) startAgent(t *testing.T) {
 	t.Cleanup(func() {
 		if err := w.stopAgent(context.Background()); err != nil {
 			t.Errorf("stopping the agent: %v", err)
+		}
+		if err := removePackets(); err != nil {
+			t.Errorf("removing the suite's packet rules: %v", err)
 		}
 	})
 	err := poll(t.Context(), time.Minute, func(ctx context.Context) error {
@@ -197,6 +204,14 @@ func (w *world) startAgent(t *testing.T) {
 		w.tail(t)
 		t.Fatal(err)
 	}
+}
+
+func removePackets() error {
+	table, err := dataplane.New(packetTable, ruleset.Config{})
+	if err != nil {
+		return err
+	}
+	return table.Remove(context.Background())
 }
 
 func nodeReady(n *pcorev1.Node) bool {

@@ -240,7 +240,7 @@ func (r *rig) stop() error {
 	if r.plane != nil {
 		errs = append(errs, r.plane.Stop(ctx))
 	}
-	if table, err := dataplane.New(ruleset.Config{Family: ruleset.IPv4, NodeName: agentNode}); err == nil {
+	if table, err := dataplane.New(dataplane.DefaultTable, ruleset.Config{Family: ruleset.IPv4, NodeName: agentNode}); err == nil {
 		errs = append(errs, table.Remove(ctx))
 	}
 	errs = append(errs, podnetwork.EnsureRoutes(nil), node.RemoveCgroups(floor.Cgroup), node.RemoveCgroups(cgroupRoot), node.RemoveCgroups(kubeletCgroup))
