@@ -27,6 +27,7 @@ import (
 	"github.com/pinnace-dev/pinnace/internal/cgroup"
 	"github.com/pinnace-dev/pinnace/internal/containerd"
 	"github.com/pinnace-dev/pinnace/internal/runtime/cri"
+	"github.com/pinnace-dev/pinnace/internal/runtime/stray"
 	"github.com/pinnace-dev/pinnace/internal/setup"
 )
 
@@ -73,7 +74,7 @@ func (m *machine) askRuntime(ctx context.Context, endpoint string) error {
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	if err := awaitReady(ctx, client, path); err != nil {
+	if err := awaitReady(ctx, client, path, runtimeTimeout); err != nil {
 		return err
 	}
 	return m.checkRuntimeNetwork(ctx, client, path)
@@ -97,9 +98,9 @@ func (m *machine) checkRuntimeNetwork(ctx context.Context, client *cri.Client, p
 	return nil
 }
 
-// awaitReady waits until the runtime answers and can run containers; a path is how errors call it.
-func awaitReady(ctx context.Context, client *cri.Client, path string) error {
-	bounded, cancel := context.WithTimeout(ctx, runtimeTimeout)
+// awaitReady waits so long until the runtime answers and can run containers; a path is how errors call it.
+func awaitReady(ctx context.Context, client *cri.Client, path string, within time.Duration) error {
+	bounded, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var last error
 	err := wait.PollUntilContextCancel(bounded, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
@@ -116,8 +117,10 @@ func awaitReady(ctx context.Context, client *cri.Client, path string) error {
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case status.Code(last) == codes.Unavailable:
+		return fmt.Errorf("no container runtime has answered at %s within %s: start it, or see in its log why it doesn't", path, within)
 	}
-	return fmt.Errorf("the container runtime at %s isn't ready after %s: %w", path, runtimeTimeout, last)
+	return fmt.Errorf("the container runtime at %s isn't ready after %s: %w", path, within, last)
 }
 
 func awaitRuntime(ctx context.Context, n *node) error {
@@ -126,7 +129,7 @@ func awaitRuntime(ctx context.Context, n *node) error {
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	return awaitReady(ctx, client, strings.TrimPrefix(n.endpoint, "unix://"))
+	return awaitReady(ctx, client, strings.TrimPrefix(n.endpoint, "unix://"), runtimeTimeout)
 }
 
 // removePodsAtEnd has the node's pods and what its agent made of a network go when everything stops, unless they are to run on.
@@ -181,7 +184,22 @@ func (m *machine) removePods(ctx context.Context, n *node) error {
 	if err := inParallel(all); err != nil {
 		return fmt.Errorf("removing the pods: %w", err)
 	}
-	return nil
+	if m.options.RuntimeEndpoint != "" {
+		return nil
+	}
+	return endShims(ctx, client)
+}
+
+// endShims ends what containerd was to end with its pods and has forgotten. While the agent runs it sees to that, some time later.
+func endShims(ctx context.Context, client *cri.Client) error {
+	finder := &stray.Finder{Info: client.Info}
+	found, err := finder.Find(ctx)
+	for _, shim := range found.Shims {
+		if shim.Folderless && !shim.Busy {
+			err = errors.Join(err, finder.EndShim(ctx, shim))
+		}
+	}
+	return err
 }
 
 // ownSandboxes are those of pods that the API server knows on the node.

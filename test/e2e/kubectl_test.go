@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pinnace-dev/pinnace/test/machine"
 )
 
@@ -23,6 +25,10 @@ import (
 const atOnce = "3"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(shimVariable) != "" {
+		_ = unix.Pause() // It is ended by a signal.
+		os.Exit(0)
+	}
 	flag.Parse()
 	if runtime.GOMAXPROCS(0) < 3 {
 		if err := flag.Set("test.parallel", atOnce); err != nil {

@@ -6,6 +6,7 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,8 +16,44 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pinnace-dev/pinnace/internal/containerd"
 	"github.com/pinnace-dev/pinnace/test/machine"
 )
+
+// shimVariable makes the test's own program a process that is called a shim and does nothing.
+const shimVariable = "PINNACE_E2E_SHIM"
+
+// forgottenShim runs a process with the name and the arguments of a shim of the first node's containerd, whose folder is gone.
+func forgottenShim(t *testing.T, m *machine.Machine) {
+	t.Helper()
+	own, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder, program := filepath.Join(t.TempDir(), "bundle"), filepath.Join(t.TempDir(), "containerd-shim-runc-v2")
+	if err := errors.Join(os.Mkdir(folder, 0o700), os.Symlink(own, program)); err != nil {
+		t.Fatal(err)
+	}
+	socket := containerd.ForNode(filepath.Join(m.DataDir, "nodes", "node-1"), "").Socket()
+	shim := exec.Command(program, "-namespace", "k8s.io", "-id", "forgotten", "-address", socket)
+	shim.Dir, shim.Env = folder, append(os.Environ(), shimVariable+"=1")
+	if err := errors.Join(shim.Start(), os.Remove(folder)); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		_ = shim.Wait() // A signal is an error, too.
+		close(gone)
+	}()
+	t.Cleanup(func() {
+		select {
+		case <-gone:
+		default:
+			t.Error("a shim that containerd has forgotten is left")
+			_ = shim.Process.Kill()
+		}
+	})
+}
 
 // checkNothingLeft stops without --keep-pods and looks for what should have gone with it.
 func checkNothingLeft(t *testing.T, m *machine.Machine) {

@@ -63,7 +63,10 @@ func testSample(t *testing.T, counted func()) {
 	t.Run("restart with the containers running on", func(t *testing.T) { checkRestart(t, m) })
 	t.Run("kill -9 of pinnace up", func(t *testing.T) { checkUpKilled(t, m) })
 	t.Run("kill -9 of everything", func(t *testing.T) { checkPowerLoss(t, m) })
-	t.Run("Ctrl-C leaves nothing behind", func(t *testing.T) { checkNothingLeft(t, m) })
+	t.Run("Ctrl-C leaves nothing behind", func(t *testing.T) {
+		forgottenShim(t, m)
+		checkNothingLeft(t, m)
+	})
 }
 
 // realMachine prepares a machine for real containers, or says loudly that it can't.
