@@ -15,7 +15,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -232,15 +231,21 @@ func (r *Reconciler) writeStatus(ctx context.Context, rec *record, pod *pcorev1.
 	// The API server takes the status alone, so the rest isn't sent; the answer fills it in.
 	changed := pcorev1.Pod{Status: status}
 	changed.Namespace, changed.Name, changed.UID, changed.ResourceVersion = pod.Namespace, pod.Name, pod.UID, pod.ResourceVersion
+	rec.beginWrite()
 	err := r.client.Status().Update(ctx, &changed)
+	written := &changed
+	if err != nil {
+		written = nil
+	}
+	if rec.endWrite(written) {
+		r.wake(rec.key)
+	}
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		rec.setWritten(nil)
 		return nil // Our cache was behind; the watch brings what is new, and with it another look.
 	case err != nil:
 		return fmt.Errorf("writing the status: %w", err)
 	}
-	rec.setWritten(&changed)
 	if evicted(&changed) {
 		r.wake(rec.key) // Now that it is told, what the pod holds on disk is given back.
 	}
@@ -289,40 +294,9 @@ func (r *Reconciler) removeFinalizer(ctx context.Context, rec *record, pod *pcor
 	changed := *pod
 	err = r.client.Patch(ctx, &changed, client.RawPatch(types.MergePatchType, body))
 	if apierrors.IsConflict(err) {
-		rec.setWritten(nil)
+		rec.forgetWritten()
 	}
 	return client.IgnoreNotFound(err)
-}
-
-// newest is the pod as the cache has it or as our own last write left it, whichever is newer.
-func (r *record) newest(cached *pcorev1.Pod) *pcorev1.Pod {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.written == nil {
-		return cached
-	}
-	if order, err := resourceversion.CompareResourceVersion(cached.ResourceVersion, r.written.ResourceVersion); err != nil || order >= 0 {
-		r.written = nil
-		return cached
-	}
-	return r.written
-}
-
-func (r *record) setWritten(pod *pcorev1.Pod) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.written = pod
-}
-
-// caughtUp says that the cache's change is our own last write, which needs no look.
-func (r *record) caughtUp(version string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.written == nil || r.written.ResourceVersion != version {
-		return false
-	}
-	r.written = nil
-	return true
 }
 
 // waiter collects when to look again; the earliest wins.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
@@ -38,6 +39,9 @@ type record struct {
 
 	// written is the pod as the last status write left it, until the cache has caught up.
 	written *pcorev1.Pod
+	// writing says that a status write is under way, heard is the last version that the cache brought meanwhile.
+	writing bool
+	heard   string
 
 	// The rest belongs to the reconcile alone.
 
@@ -176,4 +180,60 @@ func (r *record) trim(seen *observed) {
 			delete(r.mem.messages, id)
 		}
 	}
+}
+
+// newest is the pod as the cache has it or as our own last write left it, whichever is newer.
+func (r *record) newest(cached *pcorev1.Pod) *pcorev1.Pod {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.written == nil {
+		return cached
+	}
+	if order, err := resourceversion.CompareResourceVersion(cached.ResourceVersion, r.written.ResourceVersion); err != nil || order >= 0 {
+		r.written = nil
+		return cached
+	}
+	return r.written
+}
+
+// beginWrite keeps what the cache brings from asking for a look until endWrite: on a busy machine it brings our own write sooner than the
+// API server's answer does.
+func (r *record) beginWrite() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writing, r.heard = true, ""
+}
+
+// endWrite takes the pod as it was written, nil after a failure. look says that the cache brought something else meanwhile.
+func (r *record) endWrite(pod *pcorev1.Pod) (look bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	heard := r.heard
+	r.written, r.writing, r.heard = pod, false, ""
+	if pod == nil || heard != pod.ResourceVersion {
+		return heard != ""
+	}
+	r.written = nil
+	return false
+}
+
+func (r *record) forgetWritten() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.written = nil
+}
+
+// caughtUp says that the cache's change is our own last write, which needs no look, or is judged when the write under way has ended.
+func (r *record) caughtUp(version string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.writing {
+		r.heard = version
+		return true
+	}
+	if r.written == nil || r.written.ResourceVersion != version {
+		return false
+	}
+	r.written = nil
+	return true
 }
