@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -33,6 +34,7 @@ func TestUpRefusesInOneSentence(t *testing.T) {
 		m := newMachine(t)
 		command := m.Command()
 		if syscall.Geteuid() == 0 {
+			command.Path = publicCopy(t, command.Path)
 			command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 			if err := syscall.Chown(m.DataDir, 65534, 65534); err != nil {
 				t.Fatal(err)
@@ -72,6 +74,25 @@ func TestUpRefusesInOneSentence(t *testing.T) {
 		m := newMachine(t)
 		wantAll(t, refused(t, m.Command("--runtime", "simulated", "--assets-dir", m.DataDir)), "make assets", "kube-apiserver")
 	})
+}
+
+// publicCopy is a copy of a program where every user can run it: the checkout may lie in root's own folder.
+func publicCopy(t *testing.T, program string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pinnace-e2e-program-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	data, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, filepath.Base(program))
+	if err := errors.Join(os.WriteFile(path, data, 0o755), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func wantAll(t *testing.T, out string, parts ...string) {
