@@ -42,6 +42,7 @@ var disturbances = []struct {
 	{"a log is rotated while it is written and read, and old ones go", disturbLogs},
 	{"pods go for their node's disk in upstream's order, until it has room", disturbDisk},
 	{"pods go for what they use of the memory together, and no more than is needed", disturbMemory},
+	{"pods go for the threads that they have, after the grace of a soft threshold", disturbPIDs},
 	{"images go when the disk is full, but for those that are used or pinned", disturbImages},
 }
 

@@ -23,6 +23,7 @@ import (
 
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/controllers/node/lifecycle"
+	"github.com/pinnace-dev/pinnace/internal/machine"
 	"github.com/pinnace-dev/pinnace/internal/setup"
 )
 
@@ -205,5 +206,49 @@ func (w *world) runOutOfMemory(t *testing.T, g *podGroup) error {
 		}
 		// Nobody else has gone before that is over.
 		return errors.Join(w.nodeIs(ctx, "MemoryPressure", "False"), w.lookedAt(t), others[0].holds(ctx, lives), others[1].holds(ctx, lives))
+	})
+}
+
+// disturbPIDs has pods with 1000 and 1500 threads, the latter more important, when 2000 of the machine's are one too many: after the soft threshold's
+// grace the less important one goes, though it has fewer, and that is enough. Others on the machine may have 500 more or fewer meanwhile.
+func disturbPIDs(t *testing.T, w *world) error {
+	g := w.group(t)
+	return errors.Join(w.runOutOfPIDs(t, g), g.end())
+}
+
+func (w *world) runOutOfPIDs(t *testing.T, g *podGroup) error {
+	used, most, err := machine.PIDs()
+	if err != nil {
+		return err
+	}
+	threads := func(n int, spec string) string {
+		return fmt.Sprintf(`{pod: {%s containers: [{args: [threads, "%d"]}]}}`, spec, n)
+	}
+	pods, err := g.startReady(threads(1000, ""), threads(1500, "priority: 1000,"), threads(0, ""))
+	if err != nil {
+		return err
+	}
+	const grace = 3 * time.Second
+	soft := func(o *setup.AgentOptions) {
+		looksOften(o, 8*time.Second)
+		o.Resources.Eviction.Hard = nil
+		o.Resources.Eviction.Soft = []string{fmt.Sprintf("pid.available<%d", most-used-2000)}
+		o.Resources.Eviction.SoftGrace = []string{"pid.available=" + grace.String()}
+	}
+	return w.withOptions(t.Context(), soft, func(ctx context.Context) error {
+		many, others := pods[0], pods[1:]
+		if err := w.nodeIs(ctx, "PIDPressure", "True"); err != nil {
+			return err
+		}
+		seen := time.Now()
+		err := errors.Join(many.until(ctx, evicted, patience), many.holds(ctx, "status.message.startsWith('The node was low on resource: pids. Threshold quantity: ')"))
+		if err != nil {
+			return err
+		}
+		// The pressure was told within a second after it was found.
+		if took := time.Since(seen); took < grace-2*time.Second {
+			return fmt.Errorf("it was evicted %s after the pressure was told: the grace is %s", took, grace)
+		}
+		return errors.Join(w.nodeIs(ctx, "PIDPressure", "False"), w.lookedAt(t), others[0].holds(ctx, lives), others[1].holds(ctx, lives))
 	})
 }

@@ -9,6 +9,7 @@
 //	grpc PORT [NAME]   gRPC's health service: SERVING for the service of that name
 //	write FILE TEXT    appends a line
 //	eat MIB            takes that much memory
+//	threads N          has so many threads
 //	fill FILE MIB      writes that much
 //	cat FILE           prints it
 //	do LINE...         does one line after the other, each a command with its arguments between spaces
@@ -83,6 +84,15 @@ func run(given []string) {
 			block[i] = 1
 		}
 		fmt.Println(len(block))
+	case "threads":
+		n, err := strconv.Atoi(args[1])
+		check(err)
+		var ends [2]int
+		check(syscall.Pipe(ends[:]))
+		for range n {
+			// A read from what Go doesn't poll holds a thread.
+			go func() { _, _ = syscall.Read(ends[0], make([]byte, 1)) }()
+		}
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
