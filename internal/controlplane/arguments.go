@@ -174,7 +174,10 @@ func durableAPIServer(o Options, l layout, ports etcdPorts, files serverFiles, u
 		// "kubernetes" has no one to answer for it, so a write every ten seconds
 		// would serve nobody.
 		"endpoint-reconciler-type": "none",
-		"profiling":                "false",
+		// The watch cache would hold the schemas of all kinds once more, 14 MB,
+		// for the sake of readers that come when a kind is installed.
+		"watch-cache-sizes": "customresourcedefinitions.apiextensions.k8s.io#0",
+		"profiling":         "false",
 	})
 	// The generic loops make the accounts that the plugin asks for.
 	args.Disable("disable-admission-plugins")
