@@ -190,7 +190,7 @@ func (m *machine) removePods(ctx context.Context, n *node) error {
 	return endShims(ctx, client)
 }
 
-// endShims ends what containerd was to end with its pods and has forgotten. While the agent runs it sees to that, some time later.
+// endShims ends shims that are left when their pods are gone. While the agent runs it sees to that, some time later.
 func endShims(ctx context.Context, client *cri.Client) error {
 	finder := &stray.Finder{Info: client.Info}
 	found, err := finder.Find(ctx)
