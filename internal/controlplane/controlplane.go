@@ -33,10 +33,12 @@ type ControlPlane struct {
 	files      serverFiles
 	failed     chan error
 
+	// endBackground ends what inBackground began.
+	endBackground func()
+
 	mu          sync.Mutex
 	plane       envtest.ControlPlane    // the generation that runs, or ran last
 	supervisors []*supervise.Supervisor // in the order of their start
-	endRenewal  func()
 	stopped     bool
 }
 
@@ -50,7 +52,7 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
-	cp := &ControlPlane{options: o, failed: make(chan error, 1), endRenewal: func() {}}
+	cp := &ControlPlane{options: o, failed: make(chan error, 1), endBackground: func() {}}
 	if err := cp.start(ctx); err != nil {
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
@@ -71,7 +73,7 @@ func (cp *ControlPlane) start(ctx context.Context) error {
 		return err
 	}
 	if durable {
-		cp.renewCertificates()
+		cp.inBackground(cp.renewCertificates, cp.collectAtRest)
 	}
 	if !durable || cp.options.NoControllerManager {
 		return nil
@@ -318,30 +320,32 @@ func gaveUp(e supervise.Event, dir string, needed uint64) error {
 // caches are filled.
 const startupPagesAfter = 15 * time.Second
 
-// renewCertificates looks at the certificates now and then until Stop.
-func (cp *ControlPlane) renewCertificates() {
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
+// inBackground runs each of these until Stop, which waits for their end.
+func (cp *ControlPlane) inBackground(tasks ...func(context.Context)) {
+	ctx, end := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, task := range tasks {
+		running.Go(func() { task(ctx) })
+	}
+	cp.endBackground = func() { end(); running.Wait() }
+}
+
+// renewCertificates looks at the certificates now and then until the context ends.
+func (cp *ControlPlane) renewCertificates(ctx context.Context) {
 	ticker := cp.options.Clock.NewTicker(renewEvery)
+	defer ticker.Stop()
 	report := cp.options.OnCertificate
 	if report == nil {
 		report = func(CertificateEvent) {}
 	}
-	go func() {
-		defer close(ended)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C():
-				cp.certs.renew(report)
-			}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C():
+			cp.certs.renew(report)
 		}
-	}()
-	cp.mu.Lock()
-	defer cp.mu.Unlock()
-	cp.endRenewal = func() { cancel(); <-ended }
+	}
 }
 
 // Stop stops all processes, dependents first, and is bounded in time: a
@@ -354,10 +358,10 @@ func (cp *ControlPlane) Stop(ctx context.Context) error {
 		return nil
 	}
 	cp.stopped = true
-	supervisors, endRenewal := slices.Clone(cp.supervisors), cp.endRenewal
+	supervisors := slices.Clone(cp.supervisors)
 	cp.mu.Unlock()
 
-	endRenewal()
+	cp.endBackground()
 	var errs []error
 	for _, s := range slices.Backward(supervisors) {
 		done := cp.options.Progress("Stopping " + s.Name())

@@ -33,9 +33,6 @@ import (
 // sampleImage is small and serves HTTP: what `make images` builds.
 const sampleImage = "pinnace.dev/hello:v1"
 
-// quietMost is how long the machine is given to come to rest before a measurement.
-const quietMost = 15 * time.Second
-
 // settings of one run.
 type settings struct {
 	Rounds   int           `json:"rounds"`
@@ -169,13 +166,10 @@ func measureRollouts(ctx context.Context, m *machine.Machine, s settings, r *res
 	if _, err := deployments.run(ctx, sampleImage, int32(s.Pods)); err != nil {
 		return err
 	}
-	o := floor.Options{Image: sampleImage, Pods: s.Pods, LogDir: logs, SandboxProfile: profile}
+	o := floor.Options{Image: sampleImage, Pods: s.Pods, LogDir: logs, SandboxProfile: profile, Rest: usage.Quiet}
 	r.Floors = make([][]time.Duration, len(s.Parallel))
 	for i := range s.Rounds {
 		for j, level := range s.Parallel {
-			if err := usage.Quiet(ctx, quietMost); err != nil {
-				return err
-			}
 			one, _, err := floor.Best(ctx, service, recorder, o, []int{level}, 1)
 			if err != nil {
 				return fmt.Errorf("measuring the floor: %w", err)

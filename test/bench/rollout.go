@@ -51,7 +51,7 @@ func (r *rollouts) namespace(ctx context.Context) error {
 
 // quietly runs on a machine that has come to rest.
 func (r *rollouts) quietly(ctx context.Context, image string, replicas int32) (time.Duration, error) {
-	if err := usage.Quiet(ctx, quietMost); err != nil {
+	if err := usage.Quiet(ctx); err != nil {
 		return 0, err
 	}
 	return r.run(ctx, image, replicas)

@@ -101,7 +101,4 @@ func run(s settings, program, out string) (err error) {
 	return os.WriteFile(out, append(data, '\n'), 0o644)
 }
 
-// quietMost is how long the machine is given to come to rest before a measurement.
-const quietMost = 15 * time.Second
-
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }

@@ -68,7 +68,7 @@ func (r *rig) starts(s *side, pid int) (c cost, err error) {
 			return c, err
 		}
 	}
-	if err := usage.Quiet(r.ctx, quietMost); err != nil {
+	if err := usage.Quiet(r.ctx); err != nil {
 		return c, err
 	}
 	before, err := r.writes()

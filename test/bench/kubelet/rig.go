@@ -11,7 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,10 +59,11 @@ type rig struct {
 	controller client.Client
 	runtime    *node.Node
 	recorder   *floor.Recorder
-	marks      marks
-	account    *account
-	manager    supervise.Instance
-	undo       []func() error
+	// lastStart are the CPU seconds (float64) of all when a container was started last.
+	lastStart atomic.Value
+	account   *account
+	manager   supervise.Instance
+	undo      []func() error
 	// parallel is how many pods at a time CRI alone makes fastest.
 	parallel int
 }
@@ -171,21 +172,10 @@ func (r *rig) await(what string, ask func(context.Context) error) error {
 	return nil
 }
 
-// marks are the CPU seconds at the floor's two ends: after its first pod, which warms, was removed, and when the last container ran.
-type marks struct {
-	mu         sync.Mutex
-	begin, end float64
-}
-
 func (r *rig) observe(method string, took time.Duration, err error) {
 	r.recorder.Observe(method, took, err)
-	r.marks.mu.Lock()
-	defer r.marks.mu.Unlock()
-	switch {
-	case method == "RemovePodSandbox" && r.marks.begin == 0:
-		r.marks.begin = r.account.seconds()
-	case method == "StartContainer":
-		r.marks.end = r.account.seconds()
+	if method == "StartContainer" {
+		r.lastStart.Store(r.account.seconds())
 	}
 }
 
@@ -215,15 +205,18 @@ func (r *rig) floor(pods, parallel int) (floor.Result, float64, error) {
 	if err != nil {
 		return floor.Result{}, 0, err
 	}
-	if err := usage.Quiet(r.ctx, quietMost); err != nil {
-		return floor.Result{}, 0, err
+	var begin float64
+	rest := func(ctx context.Context) error {
+		err := usage.Quiet(ctx)
+		begin = r.account.seconds()
+		return err
 	}
-	r.marks.begin = 0
-	one, _, err := floor.Best(r.ctx, r.runtime.CRI, r.recorder, floor.Options{Image: image, Pods: pods, LogDir: logs, SandboxProfile: profile}, []int{parallel}, 1)
+	o := floor.Options{Image: image, Pods: pods, LogDir: logs, SandboxProfile: profile, Rest: rest}
+	one, _, err := floor.Best(r.ctx, r.runtime.CRI, r.recorder, o, []int{parallel}, 1)
 	if err != nil {
 		return one, 0, fmt.Errorf("measuring the floor: %w", err)
 	}
-	return one, r.marks.end - r.marks.begin, nil
+	return one, r.lastStart.Load().(float64) - begin, nil
 }
 
 // stop ends and removes everything. It goes on after errors.

@@ -56,19 +56,29 @@ func Watch(processes map[string]int, over time.Duration) ([]Usage, error) {
 	return out, nil
 }
 
-// Quiet waits until the machine's processors have rested for half a second, or at most that long: what runs after its cause has ended, such as
-// the kernel's removal of network namespaces, would be charged to whatever is measured next.
-func Quiet(ctx context.Context, most time.Duration) error {
-	const rested = 0.15 // of the processors' time, in use
+// Quiet waits until the machine's processors have rested for three seconds, or for at most twenty: what runs after its cause has ended, such as
+// the kernel's removal of network namespaces or kube-apiserver's collection at rest, would be charged to whatever is measured next.
+func Quiet(ctx context.Context) error {
+	const (
+		most   = 20 * time.Second
+		sample = 500 * time.Millisecond
+		enough = 6    // samples
+		rested = 0.15 // of the processors' time, in use
+	)
 	busyBefore, allBefore, err := processors()
 	if err != nil {
 		return err
 	}
-	err = wait.PollUntilContextTimeout(ctx, 500*time.Millisecond, most, false, func(context.Context) (bool, error) {
+	quiet := 0
+	err = wait.PollUntilContextTimeout(ctx, sample, most, false, func(context.Context) (bool, error) {
 		busy, all, err := processors()
-		share := (busy - busyBefore) / max(1, all-allBefore)
+		if (busy-busyBefore)/max(1, all-allBefore) < rested {
+			quiet++
+		} else {
+			quiet = 0
+		}
 		busyBefore, allBefore = busy, all
-		return share < rested, err
+		return quiet >= enough, err
 	})
 	if wait.Interrupted(err) && ctx.Err() == nil {
 		return nil // A busy machine is measured as it is.

@@ -64,6 +64,8 @@ type Options struct {
 	LogDir string
 	// SandboxProfile is the path of the seccomp profile of the sandboxes' own processes; empty: the runtime's default.
 	SandboxProfile string
+	// Rest is called before each measurement, after the pods of the last one were removed; nil: nothing is waited for.
+	Rest func(context.Context) error
 }
 
 // Result is one measurement.
@@ -101,6 +103,11 @@ func Best(ctx context.Context, service runtime.Service, recorder *Recorder, o Op
 	for _, level := range levels {
 		var results []Result
 		for range rounds {
+			if o.Rest != nil {
+				if err := o.Rest(ctx); err != nil {
+					return Result{}, nil, err
+				}
+			}
 			result, err := round(ctx, service, recorder, o, level)
 			if err != nil {
 				return Result{}, nil, err
