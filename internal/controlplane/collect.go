@@ -26,35 +26,28 @@ const (
 	collectionWorth = time.Second
 )
 
-// collectAtRest has kube-apiserver collect its garbage in moments in which nobody waits for it, until the context ends.
-// Left alone it does so in the middle of the next rollout, where its collection takes as long as the start of several
-// pods. Where it can't be asked, it goes on as it is.
-func (cp *ControlPlane) collectAtRest(ctx context.Context) {
-	client, err := rest.HTTPClientFor(cp.admin)
-	if err != nil {
-		return
-	}
-	ticker := cp.options.Clock.NewTicker(restSample)
-	defer ticker.Stop()
+// collectAtRest returns what has kube-apiserver collect its garbage in moments in which nobody waits for it, when called
+// every restSample. Left alone it does so in the middle of the next rollout, where its collection takes as long as the
+// start of several pods. Where it can't be asked, it goes on as it is.
+func (cp *ControlPlane) collectAtRest() func(context.Context) {
 	var c collector
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C():
-		}
+	return func(ctx context.Context) {
 		now, err := cp.sampleCPU()
 		if err != nil || !c.due(now) {
-			continue
+			return
 		}
 		// The answer is of no use, and an error neither: the next moment of rest comes.
-		_ = collect(ctx, client, cp.admin.Host)
+		_ = collect(ctx, cp.admin)
 	}
 }
 
 // collect returns when the garbage has been collected.
-func collect(ctx context.Context, client *http.Client, host string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, host+collectPath, nil)
+func collect(ctx context.Context, admin *rest.Config) error {
+	client, err := rest.HTTPClientFor(admin)
+	if err != nil {
+		return fmt.Errorf("making a client of kube-apiserver: %w", err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, admin.Host+collectPath, nil)
 	if err != nil {
 		return fmt.Errorf("asking kube-apiserver to collect its garbage: %w", err)
 	}

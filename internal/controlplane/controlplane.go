@@ -73,7 +73,7 @@ func (cp *ControlPlane) start(ctx context.Context) error {
 		return err
 	}
 	if durable {
-		cp.inBackground(cp.renewCertificates, cp.collectAtRest)
+		cp.inBackground(repeated{renewEvery, cp.renewCertificates}, repeated{restSample, cp.collectAtRest()})
 	}
 	if !durable || cp.options.NoControllerManager {
 		return nil
@@ -320,32 +320,40 @@ func gaveUp(e supervise.Event, dir string, needed uint64) error {
 // caches are filled.
 const startupPagesAfter = 15 * time.Second
 
-// inBackground runs each of these until Stop, which waits for their end.
-func (cp *ControlPlane) inBackground(tasks ...func(context.Context)) {
+// repeated is something to do now and then.
+type repeated struct {
+	every time.Duration
+	do    func(context.Context)
+}
+
+// inBackground repeats each of these until Stop, which waits for their end.
+func (cp *ControlPlane) inBackground(tasks ...repeated) {
 	ctx, end := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, task := range tasks {
-		running.Go(func() { task(ctx) })
+		ticker := cp.options.Clock.NewTicker(task.every)
+		running.Go(func() {
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C():
+					task.do(ctx)
+				}
+			}
+		})
 	}
 	cp.endBackground = func() { end(); running.Wait() }
 }
 
-// renewCertificates looks at the certificates now and then until the context ends.
-func (cp *ControlPlane) renewCertificates(ctx context.Context) {
-	ticker := cp.options.Clock.NewTicker(renewEvery)
-	defer ticker.Stop()
+// renewCertificates looks at the certificates once.
+func (cp *ControlPlane) renewCertificates(context.Context) {
 	report := cp.options.OnCertificate
 	if report == nil {
 		report = func(CertificateEvent) {}
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C():
-			cp.certs.renew(report)
-		}
-	}
+	cp.certs.renew(report)
 }
 
 // Stop stops all processes, dependents first, and is bounded in time: a
