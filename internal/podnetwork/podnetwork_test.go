@@ -285,6 +285,35 @@ func TestTwoNodesOnOneMachine(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+	t.Run("a machine's routes are not an agent's, nor another cluster's", func(t *testing.T) {
+		ns := nodes[0].Netns
+		cluster := func(i int) (network netip.Prefix, node Route) {
+			return netip.MustParsePrefix(fmt.Sprintf("10.213.%d.0/23", 110+2*i)),
+				Route{Destination: netip.MustParsePrefix(fmt.Sprintf("10.213.%d.0/24", 110+2*i)), Gateway: segment.HostAddress()}
+		}
+		var both []string
+		for i := range 2 {
+			network, node := cluster(i)
+			if err := inNode(t, nodes[0], func() error { return EnsureMachineRoutes([]netip.Prefix{network}, []Route{node}) }); err != nil {
+				t.Fatal(err)
+			}
+			both = append(both, node.String())
+		}
+		strangers := []string{"10.213.200.0/24 via " + nodes[1].Address.String()}
+		if err := inNode(t, nodes[0], func() error { return EnsureRoutes(nil) }); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(append(both, strangers...), testRoutes(t, ns)); diff != "" {
+			t.Errorf("after an agent without routes: %s", diff)
+		}
+		network, _ := cluster(0)
+		if err := inNode(t, nodes[0], func() error { return EnsureMachineRoutes([]netip.Prefix{network}, nil) }); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(append(both[1:], strangers...), testRoutes(t, ns)); diff != "" {
+			t.Errorf("after the end of the first cluster: %s", diff)
+		}
+	})
 	t.Run("the namespace's own address and width", func(t *testing.T) {
 		if err := inNode(t, nodes[0], func() error {
 			address, err := NodeAddress()

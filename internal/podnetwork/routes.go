@@ -8,15 +8,20 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// routeProtocol marks the routes that are ours, so that they are found again after a restart and nobody else's are
-// touched. The number is free in /etc/iproute2/rt_protos.
-const routeProtocol = 88
+// These mark the routes that are ours, so that they are found again after a restart and nobody else's are touched: an
+// agent's to other nodes' pods, and a machine's to the nodes on it that have a network of their own. The numbers are free
+// in /etc/iproute2/rt_protos.
+const (
+	agentProtocol   netlink.RouteProtocol = 88
+	machineProtocol netlink.RouteProtocol = 89
+)
 
 // Route leads to the pods of another node.
 type Route struct {
@@ -37,10 +42,22 @@ func (e *UnreachableError) Error() string {
 		"put the nodes on one segment, or add routes to the pod networks on the routers between them", e.Route.Destination, e.Route.Gateway)
 }
 
-// EnsureRoutes makes our routes exactly these, in the network namespace of the calling thread. It goes on after an
+// EnsureRoutes makes an agent's routes exactly these, in the network namespace of the calling thread. It goes on after an
 // error, so that one unreachable node doesn't cut off the others, and returns all errors joined.
 func EnsureRoutes(routes []Route) error {
-	filter := &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN}
+	return ensureRoutes(agentProtocol, func(netip.Prefix) bool { return true }, routes)
+}
+
+// EnsureMachineRoutes does the same with a machine's routes to its nodes, as far as they lead into these networks: others
+// are of another cluster on the machine.
+func EnsureMachineRoutes(networks []netip.Prefix, routes []Route) error {
+	return ensureRoutes(machineProtocol, func(destination netip.Prefix) bool {
+		return slices.ContainsFunc(networks, destination.Overlaps)
+	}, routes)
+}
+
+func ensureRoutes(protocol netlink.RouteProtocol, ours func(netip.Prefix) bool, routes []Route) error {
+	filter := &netlink.Route{Protocol: protocol, Table: unix.RT_TABLE_MAIN}
 	existing, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return fmt.Errorf("listing the routes: %w", err)
@@ -55,15 +72,15 @@ func EnsureRoutes(routes []Route) error {
 		if want, ok := wanted[destination]; ok && want == gateway {
 			delete(wanted, destination)
 			continue
-		} else if ok {
-			continue // replaced below
+		} else if ok || !ours(destination) {
+			continue // Either replaced below, or not ours to remove.
 		}
 		if err := netlink.RouteDel(&existing[i]); err != nil && !errors.Is(err, syscall.ESRCH) {
 			failures = append(failures, fmt.Errorf("removing the route to %s: %w", destination, err))
 		}
 	}
 	for destination, gateway := range wanted {
-		err := netlink.RouteReplace(&netlink.Route{Dst: ipNet(destination), Gw: gateway.AsSlice(), Protocol: routeProtocol})
+		err := netlink.RouteReplace(&netlink.Route{Dst: ipNet(destination), Gw: gateway.AsSlice(), Protocol: protocol})
 		switch {
 		case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 			failures = append(failures, &UnreachableError{Route{destination, gateway}})

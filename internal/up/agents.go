@@ -193,7 +193,20 @@ func (m *machine) routeToNodes(list *pcorev1.NodeList) error {
 	if err != nil {
 		return err
 	}
-	return podnetwork.EnsureRoutes(routes)
+	return m.ensureRoutes(routes)
+}
+
+// ensureRoutes makes the machine's routes to its nodes exactly these.
+func (m *machine) ensureRoutes(routes []podnetwork.Route) error {
+	var networks []netip.Prefix
+	for _, text := range []string{m.options.PodCIDR, m.options.ServiceCIDR} {
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("reading the network of pods or services: %w", err)
+		}
+		networks = append(networks, network)
+	}
+	return podnetwork.EnsureMachineRoutes(networks, routes)
 }
 
 // hostRoutes sends each node's pods to that node, and services to the first: its rules know every service.

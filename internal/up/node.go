@@ -100,7 +100,7 @@ func (m *machine) removeSegment(ctx context.Context) error {
 			errs = append(errs, podnetwork.RemoveNodeNetns(n.place))
 		}
 	}
-	return errors.Join(append(errs, podnetwork.EnsureRoutes(nil), podnetwork.RemoveSegment(ctx, m.segment))...)
+	return errors.Join(append(errs, m.ensureRoutes(nil), podnetwork.RemoveSegment(ctx, m.segment))...)
 }
 
 // startRuntimes starts each node's containerd.
