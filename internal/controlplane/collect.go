@@ -5,10 +5,10 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"runtime"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -24,6 +24,8 @@ const (
 	// collectionWorth is the CPU time that kube-apiserver has used for as much garbage as is worth a collection: a
 	// rollout of some pods, or some minutes at rest.
 	collectionWorth = time.Second
+	// collectionMost is how long an answer may take before it is given up.
+	collectionMost = 30 * time.Second
 )
 
 // collectAtRest returns what has kube-apiserver collect its garbage in moments in which nobody waits for it, when called
@@ -43,6 +45,8 @@ func (cp *ControlPlane) collectAtRest() func(context.Context) {
 
 // collect returns when the garbage has been collected.
 func collect(ctx context.Context, admin *rest.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, collectionMost)
+	defer cancel()
 	client, err := rest.HTTPClientFor(admin)
 	if err != nil {
 		return fmt.Errorf("making a client of kube-apiserver: %w", err)
@@ -56,6 +60,9 @@ func collect(ctx context.Context, admin *rest.Config) error {
 		return fmt.Errorf("asking kube-apiserver to collect its garbage: %w", err)
 	}
 	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("asking kube-apiserver to collect its garbage: %s", answer.Status)
+	}
 	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
 		return fmt.Errorf("reading what kube-apiserver has left: %w", err)
 	}
@@ -66,33 +73,37 @@ func collect(ctx context.Context, admin *rest.Config) error {
 type cpuSample struct {
 	at  time.Time
 	pid int
-	// server is kube-apiserver's, idle that of all processors in which they had nothing to do.
+	// server is kube-apiserver's; idle is how long a processor had nothing to do, the mean of all.
 	server, idle time.Duration
 }
 
 // collector decides when kube-apiserver collects its garbage. It is pure.
 type collector struct {
 	last cpuSample
-	// collected is the server's CPU time at its last collection.
+	// asked says that a collection was due at the last sample.
+	asked bool
+	// collected is the server's CPU time after its last collection.
 	collected time.Duration
 }
 
-// due takes a sample and tells whether now is the time: since the last sample the server has hardly worked and half of
-// the processors had nothing to do, and there is garbage enough.
+// due takes a sample and tells whether now is the time: since the last sample the server has hardly worked and the
+// processors had nothing to do for half of it, and there is garbage enough.
 func (c *collector) due(now cpuSample) bool {
 	before := c.last
 	c.last = now
-	if now.pid != before.pid {
-		c.collected = 0
+	switch {
+	case now.pid != before.pid:
+		c.asked, c.collected = false, 0
+		return false
+	case c.asked:
+		// What the collection itself took is no garbage.
+		c.asked, c.collected = false, now.server
 		return false
 	}
 	passed := now.at.Sub(before.at)
-	rests := now.server-before.server <= passed/20 && now.idle-before.idle >= passed*time.Duration(runtime.NumCPU())/2
-	if !rests || now.server-c.collected < collectionWorth {
-		return false
-	}
-	c.collected = now.server
-	return true
+	rests := now.server-before.server <= passed/20 && now.idle-before.idle >= passed/2
+	c.asked = rests && now.server-c.collected >= collectionWorth
+	return c.asked
 }
 
 // sampleCPU looks at kube-apiserver and the machine.
@@ -120,8 +131,8 @@ func (cp *ControlPlane) sampleCPU() (cpuSample, error) {
 		seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 		return cpuSample{
 			at: cp.options.Clock.Now(), pid: p.PID,
-			server: seconds(server.CPUTime()), idle: seconds(machine.CPUTotal.Idle + machine.CPUTotal.Iowait),
+			server: seconds(server.CPUTime()), idle: seconds((machine.CPUTotal.Idle + machine.CPUTotal.Iowait) / float64(len(machine.CPU))),
 		}, nil
 	}
-	return cpuSample{}, fmt.Errorf("kube-apiserver doesn't run")
+	return cpuSample{}, errors.New("kube-apiserver doesn't run")
 }
