@@ -177,8 +177,7 @@ func durableAPIServer(o Options, l layout, ports etcdPorts, files serverFiles, u
 		// The watch cache would hold the schemas of all kinds once more, 14 MB,
 		// for the sake of readers that come when a kind is installed.
 		"watch-cache-sizes": "customresourcedefinitions.apiextensions.k8s.io#0",
-		// collectAtRest asks for a profile of the heap; nobody but administrators may.
-		"profiling": "true",
+		"profiling":         "false",
 	})
 	// The generic loops make the accounts that the plugin asks for.
 	args.Disable("disable-admission-plugins")

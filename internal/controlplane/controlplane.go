@@ -33,12 +33,10 @@ type ControlPlane struct {
 	files      serverFiles
 	failed     chan error
 
-	// endBackground ends what inBackground began.
-	endBackground func()
-
 	mu          sync.Mutex
 	plane       envtest.ControlPlane    // the generation that runs, or ran last
 	supervisors []*supervise.Supervisor // in the order of their start
+	endRenewal  func()
 	stopped     bool
 }
 
@@ -52,7 +50,7 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
-	cp := &ControlPlane{options: o, failed: make(chan error, 1), endBackground: func() {}}
+	cp := &ControlPlane{options: o, failed: make(chan error, 1), endRenewal: func() {}}
 	if err := cp.start(ctx); err != nil {
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
@@ -73,7 +71,7 @@ func (cp *ControlPlane) start(ctx context.Context) error {
 		return err
 	}
 	if durable {
-		cp.inBackground(repeated{renewEvery, cp.renewCertificates}, repeated{restSample, cp.collectAtRest()})
+		cp.renewCertificates()
 	}
 	if !durable || cp.options.NoControllerManager {
 		return nil
@@ -320,40 +318,30 @@ func gaveUp(e supervise.Event, dir string, needed uint64) error {
 // caches are filled.
 const startupPagesAfter = 15 * time.Second
 
-// repeated is something to do now and then.
-type repeated struct {
-	every time.Duration
-	do    func(context.Context)
-}
-
-// inBackground repeats each of these until Stop, which waits for their end.
-func (cp *ControlPlane) inBackground(tasks ...repeated) {
-	ctx, end := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	for _, task := range tasks {
-		ticker := cp.options.Clock.NewTicker(task.every)
-		running.Go(func() {
-			defer ticker.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-ticker.C():
-					task.do(ctx)
-				}
-			}
-		})
-	}
-	cp.endBackground = func() { end(); running.Wait() }
-}
-
-// renewCertificates looks at the certificates once.
-func (cp *ControlPlane) renewCertificates(context.Context) {
+// renewCertificates looks at the certificates now and then until Stop.
+func (cp *ControlPlane) renewCertificates() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	ticker := cp.options.Clock.NewTicker(renewEvery)
 	report := cp.options.OnCertificate
 	if report == nil {
 		report = func(CertificateEvent) {}
 	}
-	cp.certs.renew(report)
+	go func() {
+		defer close(ended)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C():
+				cp.certs.renew(report)
+			}
+		}
+	}()
+	cp.mu.Lock()
+	defer cp.mu.Unlock()
+	cp.endRenewal = func() { cancel(); <-ended }
 }
 
 // Stop stops all processes, dependents first, and is bounded in time: a
@@ -366,10 +354,10 @@ func (cp *ControlPlane) Stop(ctx context.Context) error {
 		return nil
 	}
 	cp.stopped = true
-	supervisors := slices.Clone(cp.supervisors)
+	supervisors, endRenewal := slices.Clone(cp.supervisors), cp.endRenewal
 	cp.mu.Unlock()
 
-	cp.endBackground()
+	endRenewal()
 	var errs []error
 	for _, s := range slices.Backward(supervisors) {
 		done := cp.options.Progress("Stopping " + s.Name())

@@ -424,44 +424,6 @@ func TestKilledProcesses(t *testing.T) {
 	}
 }
 
-// TestCollect has kube-apiserver collect its garbage, which it does for an administrator and for nobody else.
-func TestCollect(t *testing.T) {
-	o := options(t, t.TempDir())
-	o.NoControllerManager = true
-	cp := start(t, o)
-	collections := func() int {
-		heap, err := clientset(t, cp.RESTConfig()).RESTClient().Get().AbsPath("/debug/pprof/heap").Param("debug", "1").DoRaw(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, after, _ := strings.Cut(string(heap), "# NumForcedGC = ")
-		count, _, _ := strings.Cut(after, "\n")
-		n, err := strconv.Atoi(count)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	before := collections()
-	if err := controlplane.Collect(t.Context(), cp.RESTConfig()); err != nil {
-		t.Fatal(err)
-	}
-	if after := collections(); after <= before {
-		t.Errorf("%d collections were asked for before, %d after", before, after)
-	}
-	other, err := cp.Kubeconfig("somebody", "somebody")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", other)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := controlplane.Collect(t.Context(), config); err == nil || !strings.Contains(err.Error(), "403") {
-		t.Errorf("somebody who is no administrator was not refused: %v", err)
-	}
-}
-
 // TestMovedClock starts eight and a half months ago and lets the clock jump to
 // today: every leaf is renewed, and kube-apiserver serves the new certificate
 // without a restart.

@@ -57,7 +57,7 @@ func Watch(processes map[string]int, over time.Duration) ([]Usage, error) {
 }
 
 // Quiet waits until the machine's processors have rested for three seconds, or for at most twenty: what runs after its cause has ended, such as
-// the kernel's removal of network namespaces or kube-apiserver's collection at rest, would be charged to whatever is measured next.
+// the kernel's removal of network namespaces, would be charged to whatever is measured next.
 func Quiet(ctx context.Context) error {
 	const (
 		most   = 20 * time.Second
