@@ -196,6 +196,8 @@ func restConfig(host, caFile string, pair pki.Pair) *rest.Config {
 	return &rest.Config{
 		Host:            host,
 		TLSClientConfig: rest.TLSClientConfig{CAFile: caFile, CertFile: pair.CertFile, KeyFile: pair.KeyFile},
+		// Nothing is gained on one machine, and each event of a watch would be compressed by itself.
+		DisableCompression: true,
 	}
 }
 
@@ -205,7 +207,10 @@ func restConfig(host, caFile string, pair pki.Pair) *rest.Config {
 // renewed while they run.
 func writeKubeconfig(path, user string, config *rest.Config, embed bool) error {
 	const name = "pinnace"
-	cluster := &clientcmdapi.Cluster{Server: config.Host, CertificateAuthority: config.CAFile, CertificateAuthorityData: config.CAData}
+	cluster := &clientcmdapi.Cluster{
+		Server: config.Host, CertificateAuthority: config.CAFile, CertificateAuthorityData: config.CAData,
+		DisableCompression: config.DisableCompression && !embed,
+	}
 	auth := &clientcmdapi.AuthInfo{
 		ClientCertificate: config.CertFile, ClientKey: config.KeyFile,
 		ClientCertificateData: config.CertData, ClientKeyData: config.KeyData,

@@ -20,6 +20,15 @@ import (
 // Queue is the queue of a controller.
 type Queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
+// Gone is an event handler that has what is remembered of an object forgotten when the object is gone. It wakes nobody.
+func Gone(forget ...func(types.UID)) handler.EventHandler {
+	return handler.Funcs{DeleteFunc: func(_ context.Context, e event.DeleteEvent, _ Queue) {
+		for _, f := range forget {
+			f(e.Object.GetUID())
+		}
+	}}
+}
+
 // Owned is an event handler that wakes the owner of a changed object.
 type Owned[T client.Object] struct {
 	// Owner is the owner's kind.
@@ -74,8 +83,12 @@ func (h Owned[T]) Delete(_ context.Context, e event.DeleteEvent, q Queue) {
 	}
 }
 
-// Generic does nothing: no such event is sent.
-func (h Owned[T]) Generic(context.Context, event.GenericEvent, Queue) {}
+// Generic wakes the owner of an object of which a Relay tells.
+func (h Owned[T]) Generic(ctx context.Context, e event.GenericEvent, q Queue) {
+	if obj, ok := e.Object.(T); ok {
+		h.wake(ctx, obj, q)
+	}
+}
 
 func (h Owned[T]) wake(ctx context.Context, obj T, q Queue) {
 	if ref := metav1.GetControllerOfNoCopy(obj); ref != nil {

@@ -28,9 +28,6 @@ import (
 const (
 	// replicaPodDelay lets the changes of many pods share one look at their owner.
 	replicaPodDelay = 20 * time.Millisecond
-	// replicaStatusWindow is the shortest time between two status writes that only count: shorter than StatusWindow, because a
-	// Deployment rolls over by these counts.
-	replicaStatusWindow = 300 * time.Millisecond
 	// replicaWorkers is how many owners are looked at in parallel.
 	replicaWorkers = 8
 )
@@ -55,6 +52,8 @@ type ReplicaKind[T client.Object] struct {
 	// Status returns a copy of the owner with the status that it should have, and how soon that must be written. failure is what carrying the plan
 	// out came to. wait is when time alone changes the status; 0 means never. It must be pure.
 	Status func(s *ReplicaScope[T], failure error) (after T, urgency workload.Urgency, wait time.Duration)
+	// Tell is told the owner with the status that it should have, before that is written; written says that it has it already. May be nil.
+	Tell func(after T, written bool)
 }
 
 // ReplicaScope is all that one look at an owner of equal pods knows.
@@ -86,7 +85,7 @@ type ReplicaLoop[T client.Object] struct {
 func NewReplicaLoop[T client.Object](c client.Client, live client.Reader, kind ReplicaKind[T]) *ReplicaLoop[T] {
 	return &ReplicaLoop[T]{
 		kind: kind, client: c, live: live, now: time.Now,
-		Pods: NewPodSet(c, live), status: NewStatusWriter[T](c, replicaStatusWindow),
+		Pods: NewPodSet(c, live), status: NewStatusWriter[T](c, StatusWindow),
 	}
 }
 
@@ -98,6 +97,7 @@ func (l *ReplicaLoop[T]) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&pcorev1.Pod{}, Owned[*pcorev1.Pod]{
 			Owner: l.kind.GVK, Delay: replicaPodDelay, Matters: workload.Matters, Adopters: l.adopters, Own: l.Pods.Own,
 		}).
+		Watches(l.kind.New(), Gone(l.status.Forget, l.Pods.Forget)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: replicaWorkers, RateLimiter: Backoff()}).
 		Complete(l)
 }
@@ -173,6 +173,9 @@ func (l *ReplicaLoop[T]) apply(ctx context.Context, s *ReplicaScope[T], change w
 // report writes the status if it changed. wait is when to look again.
 func (l *ReplicaLoop[T]) report(ctx context.Context, s *ReplicaScope[T], failure error) (wait time.Duration, err error) {
 	after, urgency, wait := l.kind.Status(s, failure)
+	if l.kind.Tell != nil {
+		l.kind.Tell(after, urgency == workload.Same)
+	}
 	if urgency == workload.Same {
 		return wait, nil
 	}

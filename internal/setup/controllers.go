@@ -32,6 +32,7 @@ import (
 	"github.com/pinnace-dev/pinnace/controllers/policy/disruption"
 	"github.com/pinnace-dev/pinnace/internal/kube"
 
+	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 )
 
@@ -72,9 +73,10 @@ func addManagerControllers(ctx context.Context, mgr ctrl.Manager, o ManagerOptio
 	}
 	placer := placement.NewReconciler(c)
 	c = kube.WithPlacer(c, placer) // who makes pods makes them on their nodes, where there is room
+	counts := kube.NewRelay[pappsv1.ReplicaSetStatus]()
 	return setUp(mgr,
-		deployment.NewReconciler(c, live),
-		replicaset.NewReconciler(c, live),
+		deployment.NewReconciler(c, live, counts),
+		replicaset.NewReconciler(c, live, counts),
 		replicationcontroller.NewReconciler(c, live),
 		daemonset.NewReconciler(c, live),
 		statefulset.NewReconciler(c, live),

@@ -49,6 +49,8 @@ type Reconciler struct {
 	client client.Client
 	live   client.Reader
 	own    *kube.Overlay[*pappsv1.ReplicaSet]
+	// counts are the statuses of ReplicaSets that may not be written yet.
+	counts *kube.Relay[pappsv1.ReplicaSetStatus]
 	status *kube.StatusWriter[*pappsv1.Deployment]
 	config *kube.Configs
 	now    func() time.Time
@@ -56,10 +58,11 @@ type Reconciler struct {
 	since func() time.Time
 }
 
-// NewReconciler makes a Reconciler. c reads from a cache that has kube.AddIndexes' indexes; live reads past the cache.
-func NewReconciler(c client.Client, live client.Reader) *Reconciler {
+// NewReconciler makes a Reconciler. c reads from a cache that has kube.AddIndexes' indexes; live reads past the cache; counts tells what
+// the ReplicaSets' controller has counted.
+func NewReconciler(c client.Client, live client.Reader, counts *kube.Relay[pappsv1.ReplicaSetStatus]) *Reconciler {
 	return &Reconciler{
-		client: c, live: live, now: time.Now,
+		client: c, live: live, now: time.Now, counts: counts,
 		own:    kube.NewOverlay((*pappsv1.ReplicaSet).DeepCopy),
 		status: kube.NewStatusWriter[*pappsv1.Deployment](c, kube.StatusWindow),
 		config: kube.NewConfigs(c, live),
@@ -70,10 +73,14 @@ func NewReconciler(c client.Client, live client.Reader) *Reconciler {
 // SetupWithManager adds the controller to the manager.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	asked := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+	owned := kube.Owned[*pappsv1.ReplicaSet]{Owner: kind, Adopters: r.adopters, Own: r.own}
 	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("deployment").
 		For(&pappsv1.Deployment{}, builder.WithPredicates(asked)).
-		Watches(&pappsv1.ReplicaSet{}, kube.Owned[*pappsv1.ReplicaSet]{Owner: kind, Adopters: r.adopters, Own: r.own}).
+		Watches(&pappsv1.ReplicaSet{}, owned).
+		Watches(&pappsv1.ReplicaSet{}, kube.Gone(r.counts.Forget)).
+		WatchesRawSource(r.counts.Source(owned)).
+		Watches(&pappsv1.Deployment{}, kube.Gone(r.status.Forget, r.own.Forget)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: kube.Backoff()}).
 		Build(r)
 	if err != nil {
@@ -140,10 +147,11 @@ func (r *Reconciler) gather(ctx context.Context, key types.NamespacedName) (*sco
 		}
 	}
 	all = r.own.Apply(d.UID, all, s.now)
-	s.replicaSets, err = kube.Claim(ctx, r.client, r.live, d, kind, workload.ClaimObjects(d, selector, all))
+	all, err = kube.Claim(ctx, r.client, r.live, d, kind, workload.ClaimObjects(d, selector, all))
 	if err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
+	s.replicaSets = r.counted(all)
 	s.pinned, err = r.config.Pin(ctx, d.Spec.RolloutOn, d, kind, &d.Spec.Template)
 	return s, err
 }
@@ -210,8 +218,22 @@ func (r *Reconciler) apply(ctx context.Context, s *scope, p plan) (outcome, erro
 		}
 		r.own.Deleted(uid, rs, s.now)
 	}
-	o.replicaSets = r.own.Relay(uid, s.replicaSets)
+	o.replicaSets = r.counted(r.own.Relay(uid, s.replicaSets))
 	return o, nil
+}
+
+// counted returns the ReplicaSets with the statuses that their controller knows, which it may not have written yet.
+func (r *Reconciler) counted(sets []*pappsv1.ReplicaSet) []*pappsv1.ReplicaSet {
+	out := make([]*pappsv1.ReplicaSet, len(sets))
+	for i, rs := range sets {
+		out[i] = rs
+		if status, ok := r.counts.Latest(rs.UID); ok {
+			fresh := *rs
+			fresh.Status = status
+			out[i] = &fresh
+		}
+	}
+	return out
 }
 
 // create makes the ReplicaSet of a new revision. When its name is held already, it is either ours from a time that the cache doesn't

@@ -20,6 +20,7 @@ import (
 
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	"github.com/pinnace-dev/pinnace/internal/kube"
 	"github.com/pinnace-dev/pinnace/test/lagging"
 )
 
@@ -65,7 +66,7 @@ func newCluster(t *rapid.T, d *pappsv1.Deployment) *cluster {
 
 // restart starts a controller that knows nothing; its cache begins with all that is there.
 func (c *cluster) restart() {
-	c.r = NewReconciler(c.Client(), c.Live())
+	c.r = NewReconciler(c.Client(), c.Live(), kube.NewRelay[pappsv1.ReplicaSetStatus]())
 	since := c.clock
 	c.r.now, c.r.since = func() time.Time { return c.clock }, func() time.Time { return since }
 	c.SeeAll()
@@ -92,11 +93,17 @@ func (c *cluster) newTemplate(n int) {
 	c.Must(c.Truth.Update(context.Background(), d))
 }
 
-// sync is one look of the ReplicaSet controller, which sees the truth: it makes and deletes pods, those first that aren't available, and reports.
-func (c *cluster) sync(rs *pappsv1.ReplicaSet) {
+// sync is one look of the ReplicaSet controller, which sees the truth: it makes and deletes pods, those first that aren't available, and reports: it
+// tells its counts each time, and writes them when the generation is new or a write is due.
+func (c *cluster) sync(rs *pappsv1.ReplicaSet, due bool) {
+	isNew := rs.Status.ObservedGeneration != rs.Generation
 	s := &modelSet{rs: rs, pods: c.pods[rs.Name]}
 	s.sync()
 	c.pods[rs.Name] = s.pods
+	c.r.counts.Tell(rs, *s.rs.Status.DeepCopy(), false)
+	if !isNew && !due {
+		return
+	}
 	err := c.Truth.Status().Update(context.Background(), s.rs)
 	if !apierrors.IsConflict(err) {
 		c.Must(err)
@@ -112,7 +119,7 @@ func (c *cluster) totals() (there, available int32) {
 }
 
 func (c *cluster) step() {
-	what := rapid.SampledFrom([]string{"reconcile", "reconcile", "crash", "sync", "sync", "see", "see", "available", "available", "template"}).Draw(c.T, "event")
+	what := rapid.SampledFrom([]string{"reconcile", "reconcile", "crash", "sync", "sync", "count", "see", "see", "available", "available", "template"}).Draw(c.T, "event")
 	sets := c.sets()
 	switch {
 	case what == "reconcile":
@@ -124,8 +131,8 @@ func (c *cluster) step() {
 	case what == "template":
 		c.newTemplate(rapid.IntRange(1, 3).Draw(c.T, "template"))
 	case len(sets) == 0:
-	case what == "sync":
-		c.sync(lagging.Pick(c.World, "ReplicaSet", sets))
+	case what == "sync", what == "count":
+		c.sync(lagging.Pick(c.World, "ReplicaSet", sets), what == "sync")
 	case what == "available":
 		if pods := c.pods[lagging.Pick(c.World, "ReplicaSet", sets).Name]; len(pods) > 0 {
 			pods[rapid.IntRange(0, len(pods)-1).Draw(c.T, "pod")] = true
@@ -141,7 +148,7 @@ func (c *cluster) settle() {
 		c.reconcile()
 		for _, rs := range c.sets() {
 			if s := rs.Status; s.ObservedGeneration != rs.Generation || int(*rs.Spec.Replicas) != len(c.pods[rs.Name]) || s.AvailableReplicas != *rs.Spec.Replicas {
-				c.sync(rs)
+				c.sync(rs, true)
 			}
 			for i := range c.pods[rs.Name] {
 				c.pods[rs.Name][i] = true

@@ -34,8 +34,9 @@ type Reconciler struct {
 	client client.Client
 }
 
-// NewReconciler makes a Reconciler. c reads from a cache that has kube.AddIndexes' indexes; live reads past the cache.
-func NewReconciler(c client.Client, live client.Reader) *Reconciler {
+// NewReconciler makes a Reconciler. c reads from a cache that has kube.AddIndexes' indexes; live reads past the cache; counts is told each status
+// before it is written.
+func NewReconciler(c client.Client, live client.Reader, counts *kube.Relay[pappsv1.ReplicaSetStatus]) *Reconciler {
 	r := &Reconciler{client: c}
 	r.ReplicaLoop = kube.NewReplicaLoop(c, live, kube.ReplicaKind[*pappsv1.ReplicaSet]{
 		Name: "replicaset", GVK: kind,
@@ -56,6 +57,11 @@ func NewReconciler(c client.Client, live client.Reader) *Reconciler {
 			rs := s.Owner.DeepCopy()
 			rs.Status = status
 			return rs, urgency, wait
+		},
+		Tell: func(rs *pappsv1.ReplicaSet, written bool) {
+			if metav1.GetControllerOfNoCopy(rs) != nil { // nobody else asks
+				counts.Tell(rs, *rs.Status.DeepCopy(), written)
+			}
 		},
 	})
 	return r

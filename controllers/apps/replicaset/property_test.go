@@ -16,6 +16,7 @@ import (
 
 	pappsv1 "github.com/pinnace-dev/pinnace/api/apps/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
+	"github.com/pinnace-dev/pinnace/internal/kube"
 	"github.com/pinnace-dev/pinnace/internal/workload"
 	"github.com/pinnace-dev/pinnace/test/lagging"
 )
@@ -53,7 +54,7 @@ func newModel(t *rapid.T, want int32) *model {
 
 // restart starts a controller that knows nothing; its cache begins with all that is there.
 func (m *model) restart() {
-	m.r = NewReconciler(m.Client(), m.Live())
+	m.r = NewReconciler(m.Client(), m.Live(), kube.NewRelay[pappsv1.ReplicaSetStatus]())
 	m.SeeAll()
 }
 

@@ -91,6 +91,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		}).
 		Watches(&pcorev1.PersistentVolumeClaim{}, r.claimHandler()).
 		Watches(&pstoragev1.StorageClass{}, r.classHandler()).
+		Watches(&pappsv1.StatefulSet{}, kube.Gone(r.status.Forget, r.pods.Forget, r.revisions.Own.Forget, r.claims.Forget)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: kube.Backoff()}).
 		Build(r)
 	if err != nil {

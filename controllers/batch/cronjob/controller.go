@@ -19,8 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	pbatchv1 "github.com/pinnace-dev/pinnace/api/batch/v1"
@@ -94,15 +92,10 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	if r.Events == nil {
 		r.Events = mgr.GetEventRecorder("pinnace-cronjob")
 	}
-	gone := handler.Funcs{DeleteFunc: func(_ context.Context, e event.DeleteEvent, _ kube.Queue) {
-		r.status.Forget(e.Object.GetUID())
-		r.own.Forget(e.Object.GetUID())
-		r.memory.forget(e.Object.GetUID())
-	}}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("cronjob").
 		For(&pbatchv1.CronJob{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&pbatchv1.CronJob{}, gone).
+		Watches(&pbatchv1.CronJob{}, kube.Gone(r.status.Forget, r.own.Forget, r.memory.forget)).
 		Watches(&pbatchv1.Job{}, kube.Owned[*pbatchv1.Job]{Owner: kind, Delay: jobDelay, Matters: matters, Own: r.own}).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: kube.Backoff()}).
 		Complete(r)

@@ -74,7 +74,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 			Owner: kind, Delay: podDelay, Matters: matters, Adopters: r.adopters, Own: r.pods.Own,
 		}).
 		Watches(&pcorev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.perNode), builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeMatters})).
-		Watches(&pbatchv1.Job{}, handler.Funcs{DeleteFunc: r.forget}).
+		Watches(&pbatchv1.Job{}, kube.Gone(r.status.Forget, r.pods.Forget, r.memory.Forget)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: kube.Backoff()}).
 		Complete(r)
 	if err != nil {

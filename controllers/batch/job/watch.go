@@ -19,7 +19,6 @@ import (
 	pbatchv1 "github.com/pinnace-dev/pinnace/api/batch/v1"
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 	"github.com/pinnace-dev/pinnace/internal/jobstate"
-	"github.com/pinnace-dev/pinnace/internal/kube"
 	"github.com/pinnace-dev/pinnace/internal/workload"
 )
 
@@ -64,14 +63,6 @@ func (r *Reconciler) jobs(ctx context.Context, where []client.ListOption, want f
 		}
 	}
 	return out
-}
-
-// forget drops what is known about a Job that is gone.
-func (r *Reconciler) forget(_ context.Context, e event.DeleteEvent, _ kube.Queue) {
-	uid := e.Object.GetUID()
-	r.memory.Forget(uid)
-	r.status.Forget(uid)
-	r.pods.Forget(uid)
 }
 
 // ownerOf returns the reference of a pod to its Job, nil if its controller is no Job of ours.
