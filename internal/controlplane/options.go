@@ -121,7 +121,7 @@ type Tuning struct {
 }
 
 // DefaultTuning trades a little CPU for memory; docs/adr/0011 has the numbers.
-var DefaultTuning = Tuning{EtcdGOGC: "50", APIServerGOGC: "80", ControllerManagerGOGC: "25"}
+var DefaultTuning = Tuning{EtcdGOGC: "50", APIServerGOGC: "70", ControllerManagerGOGC: "25"}
 
 // ephemeralTuning gives memory for time, which tests have less of: at Go's own 100, collections are half of what kube-apiserver does for
 // the controller oracle. It grows to 2 GB there, instead of 1.

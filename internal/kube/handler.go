@@ -36,6 +36,8 @@ type Owned[T client.Object] struct {
 	// Delay lets several changes share one look. They are many: a thousand pods that become ready are a thousand changes of
 	// one owner.
 	Delay time.Duration
+	// DelayOf, if given, is asked for the delay of one owner in place of Delay.
+	DelayOf func(owner types.UID) time.Duration
 	// Matters says whether a change of an object can change what its owner does. Nil means that every change does.
 	Matters func(before, after T) bool
 	// Adopters returns the owners that might adopt an orphan.
@@ -110,5 +112,9 @@ func (h Owned[T]) wakeOwner(namespace string, ref *metav1.OwnerReference, q Queu
 	if gv, err := schema.ParseGroupVersion(ref.APIVersion); err != nil || gv.Group != h.Owner.Group {
 		return
 	}
-	q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: ref.Name}}, h.Delay)
+	delay := h.Delay
+	if h.DelayOf != nil {
+		delay = h.DelayOf(ref.UID)
+	}
+	q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: ref.Name}}, delay)
 }

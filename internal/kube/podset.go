@@ -20,6 +20,9 @@ import (
 	pcorev1 "github.com/pinnace-dev/pinnace/api/core/v1"
 )
 
+// PodDelay is the longest time that a change of a pod waits for others, so that they share one look at their owner; a cache that was behind has caught up by then, too.
+const PodDelay = 20 * time.Millisecond
+
 // Writers is the most writes that one owner's batch has under way at a time.
 const Writers = 32
 
@@ -36,11 +39,16 @@ type PodSet struct {
 	foreign map[types.UID]map[string]bool
 	// accepted are the owners whose last creations all succeeded.
 	accepted map[types.UID]bool
+	// listed is how many pods each owner's last List returned.
+	listed map[types.UID]int
 }
 
 // NewPodSet makes a PodSet. live reads past the cache.
 func NewPodSet(c client.Client, live client.Reader) *PodSet {
-	return &PodSet{client: c, live: live, Own: NewOverlay(CopyPod), foreign: map[types.UID]map[string]bool{}, accepted: map[types.UID]bool{}}
+	return &PodSet{
+		client: c, live: live, Own: NewOverlay(CopyPod),
+		foreign: map[types.UID]map[string]bool{}, accepted: map[types.UID]bool{}, listed: map[types.UID]int{},
+	}
 }
 
 // CopyPod copies a pod's top level and its metadata, and shares the rest: enough to change metadata.
@@ -63,7 +71,19 @@ func (s *PodSet) List(ctx context.Context, owner client.Object, now time.Time) (
 			pods = append(pods, &list.Items[i])
 		}
 	}
+	s.mu.Lock()
+	s.listed[owner.GetUID()] = len(pods)
+	s.mu.Unlock()
 	return s.Own.Apply(owner.GetUID(), pods, now), nil
+}
+
+// Delay is how long a change of a pod may wait for others, so that they share one look at the owner: the longer, the more pods a look goes
+// through, and at most PodDelay.
+func (s *PodSet) Delay(owner types.UID) time.Duration {
+	const perPod = 200 * time.Microsecond
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return min(PodDelay, time.Duration(s.listed[owner])*perPod)
 }
 
 // Foreign returns the names that the owner can't use because other pods hold them.
@@ -80,6 +100,7 @@ func (s *PodSet) Forget(owner types.UID) {
 	defer s.mu.Unlock()
 	delete(s.foreign, owner)
 	delete(s.accepted, owner)
+	delete(s.listed, owner)
 }
 
 // Create makes the pods of those names from the template. Batches grow from one to Writers and stop after the first

@@ -60,9 +60,21 @@ func TestGone(t *testing.T) {
 	obj := pod("a", "1")
 	status.Wrote(obj, time.Now())
 	pods.accept(obj.UID, true)
+	pods.listed[obj.UID] = 3
 	relay.Tell(obj, 1, false)
 	Gone(status.Forget, pods.Forget, relay.Forget).Delete(t.Context(), event.DeleteEvent{Object: obj}, nil)
-	if len(status.last)+len(pods.accepted)+len(relay.latest) > 0 {
-		t.Errorf("still remembered: %v, %v, %v", status.last, pods.accepted, relay.latest)
+	if len(status.last)+len(pods.accepted)+len(pods.listed)+len(relay.latest) > 0 {
+		t.Errorf("still remembered: %v, %v, %v, %v", status.last, pods.accepted, pods.listed, relay.latest)
+	}
+}
+
+// TestPodSetDelay: the changes of few pods are looked at soon, those of many wait for one another.
+func TestPodSetDelay(t *testing.T) {
+	pods := NewPodSet(nil, nil)
+	for listed, want := range map[int]time.Duration{0: 0, 1: 200 * time.Microsecond, 20: 4 * time.Millisecond, 100: PodDelay, 5000: PodDelay} {
+		pods.listed["a"] = listed
+		if got := pods.Delay("a"); got != want {
+			t.Errorf("with %d pods a change waits for %s, not %s", listed, got, want)
+		}
 	}
 }

@@ -25,12 +25,8 @@ import (
 	"github.com/pinnace-dev/pinnace/internal/workload"
 )
 
-const (
-	// replicaPodDelay lets the changes of many pods share one look at their owner.
-	replicaPodDelay = 20 * time.Millisecond
-	// replicaWorkers is how many owners are looked at in parallel.
-	replicaWorkers = 8
-)
+// replicaWorkers is how many owners are looked at in parallel.
+const replicaWorkers = 8
 
 // ReplicaKind is what a ReplicaLoop has to know of a kind that keeps a number of equal pods. The decisions stay with the kind's
 // controller: Plan and Status are its plan.go and status.go.
@@ -95,7 +91,7 @@ func (l *ReplicaLoop[T]) SetupWithManager(mgr ctrl.Manager) error {
 		Named(l.kind.Name).
 		For(l.kind.New(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&pcorev1.Pod{}, Owned[*pcorev1.Pod]{
-			Owner: l.kind.GVK, Delay: replicaPodDelay, Matters: workload.Matters, Adopters: l.adopters, Own: l.Pods.Own,
+			Owner: l.kind.GVK, DelayOf: l.Pods.Delay, Matters: workload.Matters, Adopters: l.adopters, Own: l.Pods.Own,
 		}).
 		Watches(l.kind.New(), Gone(l.status.Forget, l.Pods.Forget)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: replicaWorkers, RateLimiter: Backoff()}).
@@ -114,11 +110,11 @@ func (l *ReplicaLoop[T]) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	case applyErr != nil:
 		return ctrl.Result{}, fmt.Errorf("keeping the pods: %w", applyErr)
 	case apierrors.IsConflict(reportErr):
-		return ctrl.Result{RequeueAfter: replicaPodDelay}, nil // the cache will have caught up
+		return ctrl.Result{RequeueAfter: PodDelay}, nil // the cache will have caught up
 	case reportErr != nil:
 		return ctrl.Result{}, fmt.Errorf("writing the status: %w", client.IgnoreNotFound(reportErr))
 	case again:
-		return ctrl.Result{RequeueAfter: replicaPodDelay}, nil
+		return ctrl.Result{RequeueAfter: PodDelay}, nil
 	}
 	return ctrl.Result{RequeueAfter: wait}, nil
 }

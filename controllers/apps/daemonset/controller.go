@@ -40,12 +40,8 @@ import (
 
 var kind = pappsv1.GroupVersion.WithKind("DaemonSet")
 
-const (
-	// podDelay lets the changes of many pods or nodes share one look at their DaemonSet.
-	podDelay = 20 * time.Millisecond
-	// workers is how many DaemonSets are looked at in parallel.
-	workers = 4
-)
+// workers is how many DaemonSets are looked at in parallel.
+const workers = 4
 
 // Reconciler keeps the pods of DaemonSets.
 type Reconciler struct {
@@ -85,10 +81,10 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("daemonset").
 		For(&pappsv1.DaemonSet{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&pcorev1.Pod{}, kube.Owned[*pcorev1.Pod]{
-			Owner: kind, Delay: podDelay, Matters: workload.Matters, Adopters: adopters[*pcorev1.Pod](r), Own: r.pods.Own,
+			Owner: kind, DelayOf: r.pods.Delay, Matters: workload.Matters, Adopters: adopters[*pcorev1.Pod](r), Own: r.pods.Own,
 		}).
 		Watches(&pappsv1.ControllerRevision{}, kube.Owned[*pappsv1.ControllerRevision]{
-			Owner: kind, Delay: podDelay, Adopters: adopters[*pappsv1.ControllerRevision](r), Own: r.revisions.Own,
+			Owner: kind, Delay: kube.PodDelay, Adopters: adopters[*pappsv1.ControllerRevision](r), Own: r.revisions.Own,
 		}).
 		Watches(&pcorev1.Node{}, nodeEvents{r}).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers, RateLimiter: kube.Backoff()}).
@@ -105,7 +101,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	s, err := r.gather(ctx, req.NamespacedName)
 	switch {
 	case apierrors.IsConflict(err):
-		return ctrl.Result{RequeueAfter: podDelay}, nil // the cache will have caught up
+		return ctrl.Result{RequeueAfter: kube.PodDelay}, nil // the cache will have caught up
 	case err != nil || s == nil:
 		return ctrl.Result{}, err
 	}
@@ -119,7 +115,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	case applyErr != nil:
 		return ctrl.Result{}, fmt.Errorf("keeping the pods: %w", applyErr)
 	case apierrors.IsConflict(reportErr), o.more && reportErr == nil:
-		return ctrl.Result{RequeueAfter: podDelay}, nil
+		return ctrl.Result{RequeueAfter: kube.PodDelay}, nil
 	case reportErr != nil:
 		return ctrl.Result{}, client.IgnoreNotFound(fmt.Errorf("writing the status: %w", reportErr))
 	}

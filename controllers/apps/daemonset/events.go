@@ -143,7 +143,7 @@ func (h nodeEvents) wake(ctx context.Context, before, after *pcorev1.Node, q kub
 				continue
 			}
 		}
-		q.AddAfter(reconcile.Request{NamespacedName: key}, podDelay)
+		q.AddAfter(reconcile.Request{NamespacedName: key}, kube.PodDelay)
 	}
 }
 

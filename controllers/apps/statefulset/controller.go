@@ -44,12 +44,8 @@ var (
 	podKind = pcorev1.GroupVersion.WithKind("Pod")
 )
 
-const (
-	// podDelay lets the changes of several pods share one look at their set.
-	podDelay = 20 * time.Millisecond
-	// workers is how many StatefulSets are looked at in parallel.
-	workers = 8
-)
+// workers is how many StatefulSets are looked at in parallel.
+const workers = 8
 
 // Reconciler keeps the pods of StatefulSets.
 type Reconciler struct {
@@ -84,10 +80,10 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("statefulset").
 		For(&pappsv1.StatefulSet{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&pcorev1.Pod{}, kube.Owned[*pcorev1.Pod]{
-			Owner: kind, Delay: podDelay, Matters: workload.Matters, Adopters: r.podAdopters, Own: r.pods.Own,
+			Owner: kind, DelayOf: r.pods.Delay, Matters: workload.Matters, Adopters: r.podAdopters, Own: r.pods.Own,
 		}).
 		Watches(&pappsv1.ControllerRevision{}, kube.Owned[*pappsv1.ControllerRevision]{
-			Owner: kind, Delay: podDelay, Matters: renumbered, Own: r.revisions.Own,
+			Owner: kind, Delay: kube.PodDelay, Matters: renumbered, Own: r.revisions.Own,
 		}).
 		Watches(&pcorev1.PersistentVolumeClaim{}, r.claimHandler()).
 		Watches(&pstoragev1.StorageClass{}, r.classHandler()).
@@ -134,7 +130,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	wait = soonest(wait, again)
 	if p.more {
-		wait = podDelay
+		wait = kube.PodDelay
 	}
 	return ctrl.Result{RequeueAfter: soonest(wait, delay)}, nil
 }
@@ -142,7 +138,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 // conflictSoon turns a conflict into another look soon, by when the cache will have caught up.
 func conflictSoon(err error) (ctrl.Result, error) {
 	if err == nil || apierrors.IsConflict(err) {
-		return ctrl.Result{RequeueAfter: podDelay}, nil
+		return ctrl.Result{RequeueAfter: kube.PodDelay}, nil
 	}
 	return ctrl.Result{}, err
 }

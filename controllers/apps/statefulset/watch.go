@@ -53,7 +53,7 @@ func (r *Reconciler) claimHandler() handler.EventHandler {
 			if gone {
 				r.claims.Gone(set.UID, claim.GetUID())
 			}
-			q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(set)}, podDelay)
+			q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(set)}, kube.PodDelay)
 		}
 	}
 	return handler.Funcs{

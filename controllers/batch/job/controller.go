@@ -38,8 +38,6 @@ import (
 var kind = pbatchv1.GroupVersion.WithKind("Job")
 
 const (
-	// podDelay lets the changes of many pods share one look at their Job.
-	podDelay = 20 * time.Millisecond
 	// statusWindow is the shortest time between two status writes that only count.
 	statusWindow = 300 * time.Millisecond
 	// workers is how many Jobs are looked at in parallel.
@@ -71,7 +69,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("job").
 		For(&pbatchv1.Job{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&pcorev1.Pod{}, kube.Owned[*pcorev1.Pod]{
-			Owner: kind, Delay: podDelay, Matters: matters, Adopters: r.adopters, Own: r.pods.Own,
+			Owner: kind, DelayOf: r.pods.Delay, Matters: matters, Adopters: r.adopters, Own: r.pods.Own,
 		}).
 		Watches(&pcorev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.perNode), builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeMatters})).
 		Watches(&pbatchv1.Job{}, kube.Gone(r.status.Forget, r.pods.Forget, r.memory.Forget)).
@@ -99,11 +97,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	case applyErr != nil:
 		return ctrl.Result{}, fmt.Errorf("keeping the pods: %w", applyErr)
 	case apierrors.IsConflict(reportErr), errors.Is(reportErr, kube.ErrMoved):
-		return ctrl.Result{RequeueAfter: podDelay}, nil // the cache will have caught up
+		return ctrl.Result{RequeueAfter: kube.PodDelay}, nil // the cache will have caught up
 	case reportErr != nil:
 		return ctrl.Result{}, fmt.Errorf("counting the pods: %w", client.IgnoreNotFound(reportErr))
 	case again || released:
-		return ctrl.Result{RequeueAfter: podDelay}, nil
+		return ctrl.Result{RequeueAfter: kube.PodDelay}, nil
 	}
 	return ctrl.Result{RequeueAfter: soonest(wait, d.wait)}, nil
 }
@@ -250,11 +248,11 @@ func (r *Reconciler) tidy(ctx context.Context, s *scope) (ctrl.Result, error) {
 		job := s.job.DeepCopy()
 		job.Status.ObservedGeneration = job.Generation
 		if err := r.status.Write(ctx, job, s.now); err != nil {
-			return ctrl.Result{RequeueAfter: podDelay}, client.IgnoreNotFound(ignoreConflict(err))
+			return ctrl.Result{RequeueAfter: kube.PodDelay}, client.IgnoreNotFound(ignoreConflict(err))
 		}
 	}
 	if len(left) > 0 {
-		return ctrl.Result{RequeueAfter: podDelay}, nil
+		return ctrl.Result{RequeueAfter: kube.PodDelay}, nil
 	}
 	r.memory.Forget(s.job.UID)
 	return ctrl.Result{}, nil

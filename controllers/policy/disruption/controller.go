@@ -42,12 +42,8 @@ import (
 // +kubebuilder:rbac:groups=*,resources=*/scale,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
-const (
-	// podDelay lets the changes of many pods share one look at their budget.
-	podDelay = 20 * time.Millisecond
-	// workers is how many budgets are looked at in parallel.
-	workers = 4
-)
+// workers is how many budgets are looked at in parallel.
+const workers = 4
 
 // Options of the controller.
 type Options struct {
@@ -136,7 +132,7 @@ func (r *Reconciler) wakeOthers(ctx context.Context, q kube.Queue, changed clien
 	}
 	for i := range list.Items {
 		if list.Items[i].UID != changed.GetUID() {
-			q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])}, podDelay)
+			q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])}, kube.PodDelay)
 		}
 	}
 }
@@ -155,7 +151,7 @@ func (r *Reconciler) wake(ctx context.Context, q kube.Queue, pods ...client.Obje
 		}
 		for _, pod := range pods {
 			if selector.Matches(labels.Set(pod.GetLabels())) {
-				q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])}, podDelay)
+				q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])}, kube.PodDelay)
 				break
 			}
 		}
@@ -172,7 +168,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	err = r.report(ctx, s, c)
 	switch {
 	case apierrors.IsConflict(err):
-		return ctrl.Result{RequeueAfter: podDelay}, nil // somebody noted an eviction; the cache will have caught up
+		return ctrl.Result{RequeueAfter: kube.PodDelay}, nil // somebody noted an eviction; the cache will have caught up
 	case err != nil:
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	case c.problem != "" && !c.permanent:
