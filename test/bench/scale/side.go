@@ -43,7 +43,7 @@ const (
 	upstreamKwok = "upstream-kwok"
 )
 
-var defaultSides = []string{pinnace, upstream, upstreamKubelet, upstreamKwok}
+var defaultSides = []string{pinnace, upstreamDefaults, upstream, upstreamKubelet, upstreamKwok}
 
 // starts has what each side starts on its API server.
 var starts = map[string]func(*side) error{
