@@ -18,7 +18,7 @@ import (
 const relayBuffer = 1024
 
 // Relay passes the statuses that one controller knows to another of the same process before they are written, so that the other need not wait for
-// a write, and counts on the way need no write at all. It is never older than what is written, since a status is told before its write; and it holds
+// a write, and counts on the way need no write at all. It isn't older than what is written, since a status is told again when it is; and it holds
 // nothing that matters after a restart, since a status can be computed again.
 //
 // S is the status of one kind. All methods may be called concurrently.

@@ -48,8 +48,9 @@ type ReplicaKind[T client.Object] struct {
 	// Status returns a copy of the owner with the status that it should have, and how soon that must be written. failure is what carrying the plan
 	// out came to. wait is when time alone changes the status; 0 means never. It must be pure.
 	Status func(s *ReplicaScope[T], failure error) (after T, urgency workload.Urgency, wait time.Duration)
-	// Tell is told the owner with the status that it should have, before that is written; written says that it has it already. May be nil.
-	Tell func(after T, written bool)
+	// Tell is told the owner as it is and with the status that it should have, before and after that is written; written says whether it is. May be
+	// nil.
+	Tell func(before, after T, written bool)
 }
 
 // ReplicaScope is all that one look at an owner of equal pods knows.
@@ -169,9 +170,7 @@ func (l *ReplicaLoop[T]) apply(ctx context.Context, s *ReplicaScope[T], change w
 // report writes the status if it changed. wait is when to look again.
 func (l *ReplicaLoop[T]) report(ctx context.Context, s *ReplicaScope[T], failure error) (wait time.Duration, err error) {
 	after, urgency, wait := l.kind.Status(s, failure)
-	if l.kind.Tell != nil {
-		l.kind.Tell(after, urgency == workload.Same)
-	}
+	l.tell(s.Owner, after, urgency == workload.Same)
 	if urgency == workload.Same {
 		return wait, nil
 	}
@@ -183,7 +182,17 @@ func (l *ReplicaLoop[T]) report(ctx context.Context, s *ReplicaScope[T], failure
 			return min(wait, delay), nil
 		}
 	}
-	return wait, l.status.Write(ctx, after, s.Now)
+	if err := l.status.Write(ctx, after, s.Now); err != nil {
+		return wait, err
+	}
+	l.tell(s.Owner, after, true)
+	return wait, nil
+}
+
+func (l *ReplicaLoop[T]) tell(before, after T, written bool) {
+	if l.kind.Tell != nil {
+		l.kind.Tell(before, after, written)
+	}
 }
 
 // adopters returns the owners whose selector matches an orphaned pod.

@@ -43,7 +43,7 @@ func newCluster(t *rapid.T, d *pappsv1.Deployment) *cluster {
 		Status:  []client.Object{&pappsv1.Deployment{}, &pappsv1.ReplicaSet{}},
 		Now:     func() time.Time { return c.clock },
 		Before: func(w lagging.Write) error {
-			if _, ok := w.Object.(*pappsv1.ReplicaSet); ok && w.Verb == lagging.Patch {
+			if _, ok := w.Object.(*pappsv1.ReplicaSet); ok && (w.Verb == lagging.Patch || w.Verb == lagging.Create) {
 				w.Object.SetGeneration(w.Object.GetGeneration() + 1) // as an API server does for a new size
 			}
 			if w.Verb == lagging.Delete && len(c.pods[w.Object.GetName()]) > 0 {
@@ -93,20 +93,24 @@ func (c *cluster) newTemplate(n int) {
 	c.Must(c.Truth.Update(context.Background(), d))
 }
 
-// sync is one look of the ReplicaSet controller, which sees the truth: it makes and deletes pods, those first that aren't available, and reports: it
-// tells its counts each time, and writes them when the generation is new or a write is due.
+// sync is one look of the ReplicaSet controller, which sees the truth: it makes and deletes pods, those first that aren't available, and reports. It
+// tells its counts each time, and writes them if a write is due; a new size at once, and tells of it afterwards.
 func (c *cluster) sync(rs *pappsv1.ReplicaSet, due bool) {
 	isNew := rs.Status.ObservedGeneration != rs.Generation
 	s := &modelSet{rs: rs, pods: c.pods[rs.Name]}
 	s.sync()
 	c.pods[rs.Name] = s.pods
-	c.r.counts.Tell(rs, *s.rs.Status.DeepCopy(), false)
+	status := *s.rs.Status.DeepCopy()
+	if !isNew {
+		c.r.counts.Tell(rs, status, false)
+	}
 	if !isNew && !due {
 		return
 	}
 	err := c.Truth.Status().Update(context.Background(), s.rs)
 	if !apierrors.IsConflict(err) {
 		c.Must(err)
+		c.r.counts.Tell(rs, status, true)
 	}
 }
 

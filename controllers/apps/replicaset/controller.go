@@ -58,9 +58,12 @@ func NewReconciler(c client.Client, live client.Reader, counts *kube.Relay[papps
 			rs.Status = status
 			return rs, urgency, wait
 		},
-		Tell: func(rs *pappsv1.ReplicaSet, written bool) {
-			if metav1.GetControllerOfNoCopy(rs) != nil { // nobody else asks
-				counts.Tell(rs, *rs.Status.DeepCopy(), written)
+		Tell: func(before, after *pappsv1.ReplicaSet, written bool) {
+			// That a size was seen is only told once it is written: a Deployment goes on from there, and one that comes after a crash must know of
+			// all pods that were made till then.
+			early := before.Status.ObservedGeneration == after.Status.ObservedGeneration
+			if (early || written) && metav1.GetControllerOfNoCopy(after) != nil { // nobody else asks
+				counts.Tell(after, *after.Status.DeepCopy(), written)
 			}
 		},
 	})

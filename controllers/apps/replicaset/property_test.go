@@ -26,7 +26,8 @@ var web = types.NamespacedName{Namespace: "test", Name: "web"}
 // model is a world with one ReplicaSet.
 type model struct {
 	*lagging.World
-	r *Reconciler
+	r      *Reconciler
+	counts *kube.Relay[pappsv1.ReplicaSetStatus]
 }
 
 func newModel(t *rapid.T, want int32) *model {
@@ -44,6 +45,8 @@ func newModel(t *rapid.T, want int32) *model {
 		Gone: func(owner types.UID, obj client.Object) { m.r.Pods.Own.Gone(owner, obj.GetUID()) },
 	})
 	rs := &pappsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Name: web.Name, Namespace: web.Namespace, Generation: 1}}
+	deployment := &pappsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: web.Name, UID: "deployment"}}
+	rs.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(deployment, pappsv1.GroupVersion.WithKind("Deployment"))}
 	rs.Spec.Replicas = &want
 	rs.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	rs.Spec.Template.Labels = map[string]string{"app": "web"}
@@ -54,11 +57,19 @@ func newModel(t *rapid.T, want int32) *model {
 
 // restart starts a controller that knows nothing; its cache begins with all that is there.
 func (m *model) restart() {
-	m.r = NewReconciler(m.Client(), m.Live(), kube.NewRelay[pappsv1.ReplicaSetStatus]())
+	m.counts = kube.NewRelay[pappsv1.ReplicaSetStatus]()
+	m.r = NewReconciler(m.Client(), m.Live(), m.counts)
 	m.SeeAll()
 }
 
-func (m *model) reconcile() { m.Reconcile(m.r, web) }
+// reconcile is a look, after which nobody may have been told that a size was seen before that is written.
+func (m *model) reconcile() {
+	m.Reconcile(m.r, web)
+	rs := lagging.Get(m.World, web, &pappsv1.ReplicaSet{})
+	if told, ok := m.counts.Latest(rs.UID); ok && told.ObservedGeneration > rs.Status.ObservedGeneration {
+		m.T.Fatalf("generation %d was told as seen, %d is written", told.ObservedGeneration, rs.Status.ObservedGeneration)
+	}
+}
 
 func (m *model) active() []*pcorev1.Pod {
 	var out []*pcorev1.Pod

@@ -77,7 +77,7 @@ func run(s settings, program, out string) (err error) {
 		return err
 	}
 	for i := range s.Rounds {
-		if err := rig.round(r); err != nil {
+		if err := rig.round(i, r); err != nil {
 			return err
 		}
 		progress("round %d of %d: %s", i+1, s.Rounds, r.lastRound())
