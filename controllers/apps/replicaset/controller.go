@@ -34,8 +34,8 @@ type Reconciler struct {
 	client client.Client
 }
 
-// NewReconciler makes a Reconciler. c reads from a cache that has kube.AddIndexes' indexes; live reads past the cache; counts is told each status
-// before it is written.
+// NewReconciler makes a Reconciler. c reads from a cache that has kube.AddIndexes' indexes; live reads past the cache; counts is told what is
+// counted, which need not be written yet.
 func NewReconciler(c client.Client, live client.Reader, counts *kube.Relay[pappsv1.ReplicaSetStatus]) *Reconciler {
 	r := &Reconciler{client: c}
 	r.ReplicaLoop = kube.NewReplicaLoop(c, live, kube.ReplicaKind[*pappsv1.ReplicaSet]{
